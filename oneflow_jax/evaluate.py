@@ -31,7 +31,7 @@ TIME_BINS = 16
 def run(
     system: system_lib.System, folder: epath.Path, output: epath.Path | None = None
 ) -> dict[str, float]:
-    """Evaluate the newest checkpoint in `folder`, and return and write the metrics.
+    """Evaluate the newest checkpoint in `folder`; write the metrics and return them.
 
     The function writes to `output`, or to `folder` if `output` is None. It writes
     `evaluation.json`, with values by metric name; contact sheets of the scored images; and, for

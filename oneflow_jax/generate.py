@@ -190,7 +190,7 @@ def diff_documents(layout: layouts.Layout, before: Document, after: Document) ->
 
 
 def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layouts.RowFields:
-    """Lay out a prompt, or a document to edit, as slots; warn if words change their case.
+    """Lay out a prompt, or a document to edit, as slots; warn if this changes the case of words.
 
     Raises:
         UserError: the prompt has no gap, the document to edit has a gap, or the document does not

@@ -75,7 +75,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return the sizes of parameters, per layer if stacked, unsharded and sharded by `tensor`."""
+    """Return parameter sizes, unsharded and sharded by `tensor`; per layer for stacked ones."""
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         train_state.abstract_state(system).params

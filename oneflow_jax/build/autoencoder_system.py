@@ -1,4 +1,4 @@
-"""Builder of all objects that a training run of an autoencoder needs, from its configuration."""
+"""Builder of the objects of an autoencoder's run; it reads the configuration of the run."""
 
 import dataclasses
 import functools

@@ -48,7 +48,7 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
 
 
 def source_id(config: ml_collections.ConfigDict) -> str:
-    """Return a name for files that are derived from the source; it changes if the source does.
+    """Return a name for files that are derived from the source; a changed source has another name.
 
     For custom data the name contains the fingerprint of all files. For any other data set the name
     contains a hash of the settings and packages that determine the documents.
@@ -68,7 +68,7 @@ def update(
     *,
     accept_changes: bool = False,
 ) -> None:
-    """Bring prepared data up to date with its source, and compare it with the run's record of it.
+    """Bring prepared data up to date with its source, and compare it with the data of the run.
 
     Before the run's first checkpoint, the function deletes a tokenizer and statistics of latents
     that were made from other data. After the first checkpoint, changed data is an error in the
@@ -160,7 +160,7 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
 
 
 def _record(folder: epath.Path, prepared: PreparedData) -> None:
-    """Write to the run's folder which data the run uses."""
+    """Record in the run's folder which data the run uses."""
     values = {
         "fingerprint": prepared.fingerprint,
         "path": prepared.plan.settings.path,

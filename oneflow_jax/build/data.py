@@ -80,7 +80,7 @@ def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> 
 
 
 def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
-    """Return a layout that knows all sizes, but has no data, tokenizer or statistics of latents.
+    """Return a layout that has all sizes, but no data, tokenizer or statistics of latents.
 
     This layout cannot encode text or decode images. The vocabulary has its maximum size.
 

@@ -1,4 +1,4 @@
-"""Functions that build each paradigm from a configuration, listed by the paradigm's name."""
+"""Functions that build the paradigms from a configuration; `BUILDERS` lists them by name."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ TEXT_PRETRAINING = ("language", "lmfusion")
 """The paradigm of a text model, and the paradigm that adds images to this text model."""
 
 AUTOREGRESSIVE = ("transfusion", *TWO_TOWER, *USES_IMAGE_TOKENS)
-"""Autoregressive paradigms; their sequences have start tokens of images and END tokens."""
+"""Autoregressive paradigms; their sequences have tokens that start images, and END tokens."""
 
 TEXT_FIRST = ("dalle",)
 """Paradigms that place all text of a document before its images."""

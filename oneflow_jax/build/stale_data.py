@@ -21,7 +21,7 @@ class StaleItem:
 
     @property
     def size(self) -> int:
-        """Bytes that are freed if this item is deleted, without files shared with newer data."""
+        """Bytes that deletion would free; files that newer data shares are not counted."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         stats = [file.lstat() for file in files if file.is_file()]
         return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
@@ -46,7 +46,7 @@ def list_stale(data_dir: str) -> list[StaleItem]:
 
 
 def delete(items: Sequence[StaleItem]) -> int:
-    """Delete the items, except those that a process uses by now; return the number of deletions."""
+    """Delete each item that no process is using now; return the number of deleted items."""
     for item in items:
         if item.path.is_file():
             item.path.unlink(missing_ok=True)

@@ -88,7 +88,7 @@ def text(field: str, value: object) -> None:
 
 
 def path(field: str, value: object) -> None:
-    """Check that a value is a path, as a string that is not empty."""
+    """Check that a value is a path: a string that is not empty."""
     text(field, value)
     if not value.strip():
         raise UserError(f"{field}={value!r}: the path is empty. Give the path of a folder.")

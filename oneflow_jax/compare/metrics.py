@@ -284,7 +284,7 @@ def select(names: set[str]) -> list[MetricInfo]:
 
 
 def best_marks(metric: MetricInfo, estimates: Mapping[str, Estimate]) -> dict[str, Mark]:
-    """Mark the best model as best, and each model whose interval overlaps its interval as tied.
+    """Mark the best model as "best", and models whose intervals overlap its interval as "tied".
 
     No model is marked if all values are equal, or if the metric has no direction.
     """

@@ -50,7 +50,7 @@ class TimelineBar:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """Times at which each part of a document was generated; `parts` are in reading order."""
+    """Forward passes that generated each part of a document; `parts` are in reading order."""
 
     passes: float
     seconds: float

@@ -136,7 +136,7 @@ def measure_text_losses(text_run: FinishedRun, fused_run: FinishedRun) -> tuple[
 
 
 def run_dir(folder: epath.Path, name: str, seed: int) -> epath.Path:
-    """Return the folder of the run of a model with a seed."""
+    """Return the folder of the run of the model `name` with RNG seed `seed`."""
     return folder / f"{name}-{seed}"
 
 

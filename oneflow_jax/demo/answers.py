@@ -22,7 +22,7 @@ STEP_PAUSE_S = 0.12
 MAX_STEPS = 64
 
 MAX_CHARACTERS = 100_000
-"""Longest document that the page accepts."""
+"""Maximum number of characters of a document on the page."""
 
 
 class ModelRegistry:

@@ -31,7 +31,7 @@ class MetricResult:
         metrics: metrics in the range 0 to 1, by name.
         gallery: scored images with their captions, for a contact sheet; may be empty.
         unbounded: metrics with other ranges, by name.
-        bootstrap: function from an RNG seed to bootstrap values of `metrics` and `unbounded`.
+        bootstrap: function that maps an RNG seed to bootstrap values of `metrics` and `unbounded`.
             Metrics for which resampling is not implemented are absent from its result.
     """
 

@@ -110,7 +110,10 @@ def _gaussian(
 
 
 def _mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> float:
-    """Return the unbiased squared MMD: mean kernels within x and y, minus 2 x that across both."""
+    """Return the unbiased squared MMD.
+
+    The value is the mean kernel within x, plus that within y, minus twice that between x and y.
+    """
     within = [_cubic_kernel(same, same) for same in (x, y)]
     count = len(x)
     own = sum((values.sum() - np.trace(values)) / (count * (count - 1)) for values in within)

@@ -20,7 +20,7 @@ Three metrics use images that are generated for names without any image in train
 metrics; its new real images are the real images of held-out pairs.
 
     composition_kid                KID of the generated images and the real images of held-out pairs
-    composition_kid_train          KID of the generated images and all images of training
+    composition_kid_train          KID of the generated images and all training images
     composition_memorization_rate  as `memorization_rate`
     composition_nn_distance        median distance to the nearest training image
     composition_nn_distance_ratio  as `nn_distance_ratio`
@@ -73,8 +73,8 @@ class ReferenceData:
     """Real data and networks that the metrics need.
 
     Attributes:
-        images: images of training, and held-out images; the model generates images for the names
-            of both.
+        images: training images and held-out images; the model generates images for the names of
+            both.
         heldout_images: images of names that are not in training: the "new real images" of
             `memorization_rate` and `nn_distance_ratio`.
         real: training documents, at least as many as are generated.
@@ -96,18 +96,18 @@ class ReferenceData:
 
     @property
     def train_images(self) -> list[LabeledImage]:
-        """Images of training."""
+        """The training images."""
         return [image for image in self.images if image.in_training]
 
     @property
     def unseen_images(self) -> list[LabeledImage]:
-        """Images with a name that no image of training has."""
+        """Images with a name that no training image has."""
         names = {image.name for image in self.train_images}
         return [image for image in self.images if image.name not in names]
 
     @property
     def heldout_pairs(self) -> list[LabeledImage]:
-        """Held-out images with a name that images of training have too."""
+        """Held-out images with a name that training images also have."""
         names = {image.name for image in self.train_images}
         return [image for image in self.images if not image.in_training and image.name in names]
 
@@ -115,7 +115,7 @@ class ReferenceData:
 
     @functools.cached_property
     def train_features(self) -> Float[np.ndarray, "n 1280"]:
-        """Features of the images of training."""
+        """Features of the training images."""
         return _features(self.train_images)
 
     @functools.cached_property
@@ -278,7 +278,7 @@ def _score_composition(
 
 
 def measure_heldout_pairs(reference: ReferenceData) -> dict[str, float]:
-    """Measure the real images of held-out pairs like the generated images of "composition".
+    """Compute the metrics of the task "composition" for the real images of held-out pairs.
 
     Returns:
         The metrics of the task with the prefix "reference_"; {} without held-out pairs.

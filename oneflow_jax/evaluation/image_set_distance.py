@@ -25,7 +25,7 @@ NUM_SUBSETS = 50
 
 
 def is_missing() -> bool:
-    """Return whether the optional package is not installed."""
+    """Return whether the optional package is missing."""
     return importlib.util.find_spec(PACKAGE) is None
 
 

@@ -56,7 +56,7 @@ def make_tasks(
     """Make the tasks; each has as many documents as `asked` has images.
 
     Args:
-        asked: images of training; the prompts contain their names or their pixels.
+        asked: training images; the prompts contain their names or their pixels.
         known: all images that a document can name or show.
         classifier: function that labels what images show.
         variable_length: whether the model chooses the number of images.

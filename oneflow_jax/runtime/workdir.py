@@ -83,8 +83,9 @@ MUTABLE_KEYS = (
 """Keys and sections of the configuration that may change when a run is resumed.
 
 These keys change where, how fast and how long the run trains, and what the run writes. `steps` also
-changes the learning rate schedule. All other keys change what a step learns by rounding errors
-only. The fingerprint in source.json decides whether the data at another `source.path` is the same.
+changes the learning rate schedule. Apart from the schedule, these keys change the updates of the
+parameters only by rounding errors. The fingerprint in source.json decides whether the data at
+another `source.path` is the same.
 """
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}

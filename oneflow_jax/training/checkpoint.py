@@ -34,7 +34,7 @@ SKIP_DAMAGED = "checkpoint.skip_damaged"
 _MIN_SLICE_BYTES = 2**20
 """Replicas share the saving of an array only if each of them saves at least this number of bytes.
 
-To share an array it must be sliced, and JAX compiles a program for each way of slicing.
+To share an array, JAX slices it, and compiles a program for each way of slicing.
 """
 
 

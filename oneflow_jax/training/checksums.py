@@ -1,4 +1,4 @@
-"""Checksums of the arrays of a checkpoint, and a check that they are finite.
+"""Checksums of the arrays of a checkpoint, and a check that all values are finite.
 
 The storage format of arrays does not detect every changed byte. So a checkpoint also has a checksum
 of each array, which is compared when the array is restored. Checksums do not depend on the
@@ -12,10 +12,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import Array, Bool, Int, PyTree
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-"""Unsigned integer type to which an array is cast bit by bit, for each number of bytes per element.
-
-The cast array is summed.
-"""
+"""Unsigned integer type for each number of bytes per element; arrays are summed as this type."""
 
 
 def compute(tree: PyTree) -> dict[str, int]:

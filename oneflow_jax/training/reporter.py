@@ -171,10 +171,10 @@ class Reporter:
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:
-    """Return the maximum data wait over processes; with several, also the index of that process.
+    """Return the maximum data wait over processes; with several, also the process that has it.
 
     All processes take a step together, so the step time does not show which host is slow. The data
-    wait of each process does.
+    wait of each process shows it.
     """
     if jax.process_count() == 1:
         return {"data_wait_fraction": data_wait}

@@ -41,7 +41,7 @@ def _encode_webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class SheetEncoding:
-    """An encoding of sheets, with a note for readers of the page; lossless encodings have ""."""
+    """An encoding of sheets, with a note for readers of the page ("" if it is lossless)."""
 
     encode: Callable[[Image.Image], tuple[str, bytes]]
     note: str
