@@ -160,7 +160,7 @@ def primary_first() -> Iterator[None]:
 
 
 def _raise_first(message: str) -> None:
-    """Raise an error in all processes if any has a message; the text is the first such message."""
+    """Raise an error in all processes if a process has a message; the first message is its text."""
     barrier()  # The gather below would not wait long for a process that is still in the block.
     messages = all_gather_json({str(jax.process_index()): message}) if is_multi_process() else {}
     count = len(messages)
