@@ -35,7 +35,7 @@ needs() {
     done
     for variable in TIMEOUT POLL; do
         if ! [[ "${!variable}" =~ ^(0|[1-9][0-9]{0,8})$ ]]; then
-            wrong "$variable" "give whole seconds, as 3600."
+            wrong "$variable" "give whole seconds, such as 3600."
         fi
     done
     if ! [[ "$SLICES" =~ ^[1-9][0-9]{0,3}$ ]]; then wrong SLICES "give a number, at least 1."; fi
@@ -43,10 +43,10 @@ needs() {
         wrong NAME "give up to 63 characters of a-z, 0-9 and hyphens, starting with a letter."
     fi
     if ! [[ "$ZONE" =~ ^[a-z]+-[a-z]+[0-9]+-(ai[0-9]+)?[a-z]$ ]]; then
-        wrong ZONE "give a region and a letter, as us-central2-b."
+        wrong ZONE "give a region and a letter, such as us-central2-b."
     fi
     if ! [[ "$BUCKET" =~ ^(gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[A-Za-z0-9._-]+)*)?$ ]]; then
-        wrong BUCKET "give gs:// and the bucket's name (a-z, 0-9, dots, hyphens), as gs://my-bucket."
+        wrong BUCKET "give gs:// and the name (a-z, 0-9, dots, hyphens), such as gs://my-bucket."
     fi
 }
 
@@ -54,8 +54,8 @@ no_arguments() {
     if (($# > 0)); then fail "unknown argument $(quoted "$1"); see --help."; fi
 }
 
-# program_arguments [ARGUMENT...]: checks that they are flags of oneflow_jax/main.py. Otherwise a
-# mistyped --dry-run would be passed to the program, and a pod would be rented.
+# program_arguments [ARGUMENT...]: checks that the arguments are flags of oneflow_jax/main.py.
+# Without this check, a mistyped --dry-run would be passed to the program, and a pod would be rented.
 program_arguments() {
     local LC_ALL=C argument flags="--config.KEY=VALUE --mode= --prompt= --edit= --output="
     flags="$flags --topology= --per_device_batch= --program="

@@ -3,8 +3,9 @@
 #
 #     launch/create_pod.sh [--dry-run]
 #
-# Variables in launch/pod.env: ACCELERATOR and SLICES set the size. SPOT=1 or RESERVED=1 set the
-# kind; the default is on demand. VALID_UNTIL ends the request, TIMEOUT ends only the waiting.
+# Variables in launch/pod.env: ACCELERATOR and SLICES set the size. SPOT=1 or RESERVED=1 sets the
+# kind of capacity; the default is on demand. VALID_UNTIL is the time after which the request ends.
+# After TIMEOUT only the waiting ends.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Common part of the scripts in this folder: options, and functions that access the pod and its
-# hosts. It works with bash 3.2, the version of macOS.
+# hosts. The code works with bash 3.2, the version of macOS.
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=pod.env
@@ -55,7 +55,7 @@ ask() {
     return 1
 }
 
-# of_the_connection ERROR: whether it is a connection error, which a retry may solve.
+# of_the_connection ERROR: succeeds if ERROR is a connection error, which a retry may solve.
 of_the_connection() {
     if grep -qE "PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|NOT_FOUND" <<<"$1"; then
         return 1
@@ -92,8 +92,8 @@ on_hosts() {
         ${flags[@]+"${flags[@]}"} --command="$(declare -f "$1"); $(quoted "$@")"
 }
 
-# hosts_state: sets HOSTS to the state of the run. If the hosts differ, the last one of idle,
-# running, stopped and failed counts.
+# hosts_state: sets HOSTS to the state of the run. If the hosts differ, HOSTS is the state that comes
+# last in the list idle, running, stopped, failed.
 # shellcheck disable=SC2034  # Scripts read it.
 hosts_state() {
     local told state
@@ -113,7 +113,7 @@ check_bucket() {
     fail "BUCKET=$BUCKET: you cannot list $bucket; create it, or request access to it. $ERROR"
 }
 
-# finished: whether the run's page exists, the last file that a run writes.
+# finished: succeeds if the run's page exists, which is the last file that a run writes.
 finished() {
     if ask run gcloud storage ls "$WORKDIR/samples.html"; then
         [[ -z "$DRY_RUN" ]]

@@ -17,7 +17,8 @@ check_pod
 check_bucket
 starts=0 setbacks=0
 
-# start [ARGUMENT...]: starts the run. Failures are ignored: the next check sees a preempted pod.
+# start [ARGUMENT...]: starts the run. A failure does not end the script, because the next check of
+# the loop finds out whether the pod was preempted.
 start() {
     starts=$((starts + 1))
     if ((starts > 3)); then fail "the run ended three times on this pod; see launch/watch_pod.sh"; fi

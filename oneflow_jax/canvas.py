@@ -1,4 +1,4 @@
-"""The canvas: documents as one row of slots; and the input and output heads of the network.
+"""The canvas, which holds documents as one row of slots, and the network's input and output heads.
 
     slot       0     1      2     3      4      5      6      7     8      9
                BOS   a      cat   <end>  patch  patch  patch  patch PAD    PAD
@@ -32,7 +32,7 @@ class Modality(enum.IntEnum):
 
 
 class AttentionPattern(enum.Enum):
-    """Which slots of its own document a slot may attend to."""
+    """The slots of its own document that a slot may attend to."""
 
     BIDIRECTIONAL = "all slots"
     CAUSAL = "earlier slots, and itself"

@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 class Preempted(Exception):
-    """A stop of the run before its last step, after the run has saved a checkpoint.
+    """The run stopped before its last step, after it had saved a checkpoint.
 
     Attributes:
         exit_code: exit code of the process. The code is not 0, so supervisors restart the run.

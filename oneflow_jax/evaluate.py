@@ -31,12 +31,12 @@ TIME_BINS = 16
 def run(
     system: system_lib.System, folder: epath.Path, output: epath.Path | None = None
 ) -> dict[str, float]:
-    """Evaluate the newest checkpoint in `folder`, and return and write the metrics.
+    """Evaluate the newest checkpoint in `folder`; write the metrics and return them.
 
     The function writes to `output`, or to `folder` if `output` is None. It writes
     `evaluation.json`, with values by metric name; contact sheets of the scored images; and, for
-    several NFEs, a plot of the metrics over NFE. Names of metrics of generated documents end in
-    @NFE.
+    several NFEs, a plot of the metrics over NFE. The name of a metric of generated documents ends
+    in @NFE, such as `joint@16`.
 
     Raises:
         UserError: the folder has no checkpoint.
@@ -94,7 +94,7 @@ def task_plan(
 ) -> SamplingPlan:
     """Return the sampling plan of a task with at most `nfe` forward passes.
 
-    `affordable_nfe` of the same arguments must not be 0.
+    `affordable_nfe` must not return 0 for the same system, task and `nfe`.
     """
     steps = affordable_nfe(system, task, nfe)
     return sampling.eval_plan(
@@ -103,11 +103,11 @@ def task_plan(
 
 
 def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int) -> int:
-    """Return the NFE of a plan that takes at most `nfe` forward passes, or 0 if none does.
+    """Return the NFE of a plan that takes at most `nfe` forward passes, or 0 if no plan does.
 
-    An image that is inserted at the last step still needs all steps from noise to data. So the NFE
-    of a document that grows images can be twice that of the plan. For autoregressive models the NFE
-    counts the forward passes of one image.
+    An image that is inserted at the last step still needs all steps from noise to data. So a
+    document with inserted images can take twice the NFE of the plan. For autoregressive models the
+    NFE counts the forward passes of one image.
     """
     if not (task.may_insert_images and system.layout.variable_length) or system.layout.has_markers:
         return nfe
@@ -117,7 +117,7 @@ def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int)
 
 
 def check_prompts(system: system_lib.System) -> None:
-    """Lay out all evaluation prompts, to report prompts that do not fit before training.
+    """Lay out all evaluation prompts before training, to report prompts that do not fit.
 
     Raises:
         UserError: a document is too long for the canvas.
@@ -139,7 +139,7 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
         shared_time_system.eval_losses("train"),
         shared_time_system.paradigm.weights[0][0],
     )
-    # No slot is corrupted at t=1, and a loss needs corrupted slots.
+    # The last time is below 1, because no slot is corrupted at t = 1 and the loss would be missing.
     times = [*(n / TIME_BINS for n in range(TIME_BINS)), 1 - 1 / (4 * TIME_BINS)]
     with sharding.mesh_context(system.mesh):
         averages = {t: losses.at_time(params, t)[text_term] for t in times}

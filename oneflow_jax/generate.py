@@ -29,7 +29,7 @@ So rows have few unused slots, and JAX compiles programs for only a few lengths.
 
 
 class GenerativeSystem(Protocol):
-    """The parts of a run that generation needs; configuration, optimizer and data are not."""
+    """The parts of a run that generation needs, without configuration, optimizer and data."""
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -120,7 +120,7 @@ class Generator:
             yield GeneratedBatch(layout.decode(canvas), canvas, moments, int(sample.nfe), full)
 
     def with_params(self, params: PyTree) -> "Generator":
-        """Return a generator with other parameters that shares this one's compiled programs."""
+        """Return a generator with other parameters that shares this generator's programs."""
         copied = copy.copy(self)
         copied.params = params
         return copied
@@ -191,7 +191,7 @@ def diff_documents(layout: layouts.Layout, before: Document, after: Document) ->
 
 
 def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layouts.RowFields:
-    """Lay out a prompt, or a document to edit, as slots; warn if its letters are folded.
+    """Lay out a prompt, or a document to edit, as slots; warn if this changes the case of words.
 
     Raises:
         UserError: the prompt has no gap, the document to edit has a gap, or the document does not

@@ -58,7 +58,7 @@ EXIT_PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, no matter whether the run saved a checkpoint."""
+"""Exit code after Ctrl-C, whether or not the run saved a checkpoint."""
 
 SINGLE_PROCESS_MODES = ("aot", "export", "clean")
 """Modes that run in one process, without waiting for other hosts."""
@@ -146,7 +146,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
         raise UserError(
             f"--workdir={folder} is an export and cannot be trained. Give another --workdir, "
-            f"and --config.init_from={folder} to initialize from it."
+            f"and --config.init_from={folder} to initialize from this export."
         )
     if MODE.value in READING_MODES:
         workdir.check_trained(folder)
@@ -296,7 +296,7 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
 def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
     """Parse the configuration from the flags.
 
-    Without --config, the configuration is that of the run in --workdir.
+    Without --config, the function loads the configuration of the run in --workdir.
 
     Raises:
         UserError: an unknown flag, configuration or key, or a value of the wrong type.
@@ -317,12 +317,12 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
             saved = workdir.load_config(storage.resolve_path(WORKDIR.value, "--workdir"))
             config_flags.DEFINE_config_dict("config", copy.deepcopy(saved), sys_argv=argv)
         rest = flags.FLAGS(rest)
-        config = flags.FLAGS["config"].value.lock()  # A missing file raises here.
+        config = flags.FLAGS["config"].value.lock()  # Raises an error if the file is missing.
     except (AttributeError, KeyError) as error:
         detail = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
         raise UserError(
             f"--config has no key {' '.join(detail.split())}. `oneflow configs NAME` lists "
-            "all keys. configs/common.py explains them, and configs/codec.py those of codecs."
+            "all keys. configs/common.py and, for codecs, configs/codec.py explain the keys."
         ) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "configs":
@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
 
     Args:
         argv: the program and its arguments; by default `sys.argv`.
-        required_key: key that the configuration must have, with a value.
+        required_key: key whose value must not be empty in the configuration.
     """
     argv = argv or sys.argv
     if {"-h", "--help"} & set(argv):

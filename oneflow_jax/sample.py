@@ -17,7 +17,7 @@ from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import contact_sheet, from_samples, page, trajectory
 
 FILMSTRIP_ROWS = 5
-"""Steps that the film strip shows."""
+"""Number of steps that the film strip shows."""
 
 
 def run(

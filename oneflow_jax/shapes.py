@@ -10,7 +10,7 @@
 | V      | vocabulary                           | T      | frames of a trajectory         |
 
 A leading `*b` stands for any number of batch axes. Time runs from t=0, corrupted, to t=1, clean. In
-a boolean mask, True means "use it".
+a boolean mask, True marks the elements that are used.
 """
 
 from typing import Any

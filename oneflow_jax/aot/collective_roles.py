@@ -4,7 +4,7 @@ With parameters sharded over the mesh axis fsdp, two kinds of collectives are ex
 all-gather collects the parameters of each layer before the layer runs, forward and backward, and a
 reduce-scatter sums their gradients over all rows. Any other all-gather is unintended. The
 classification uses sizes: an all-gather moves parameters if its result has the size of a parameter,
-of one layer of stacked parameters, or of the shard of either along the tensor axis.
+of one layer of stacked parameters, or of a shard of one of these along the tensor axis.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return the sizes of parameters, per layer if stacked, unsharded and sharded by `tensor`."""
+    """Return parameter sizes, unsharded and sharded by `tensor`; per layer for stacked ones."""
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         train_state.abstract_state(system).params

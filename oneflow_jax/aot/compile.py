@@ -126,7 +126,7 @@ def bytes_per_device(tree: PyTree) -> float:
 
 @contextlib.contextmanager
 def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> Iterator[None]:
-    """Enter a mesh context for tracing whose devices hold no data.
+    """Enter a mesh context for tracing, in which the devices hold no data.
 
     Values that JAX computes during tracing then stay on the host, since the devices need not exist.
     """
@@ -151,7 +151,8 @@ def _compile(
             )
         text = _optimized_hlo(compiled, pathlib.Path(folder))
     analysis = compiled.memory_analysis()
-    # In addition to arguments: padding to tiles, and results that do not alias a donated argument.
+    # The program also needs memory for temporaries, for results that do not alias a donated
+    # argument, and for padding to tiles.
     padding = analysis.argument_size_in_bytes - sum(categories.values())
     categories |= {
         "temporaries": float(analysis.temp_size_in_bytes),
@@ -180,7 +181,7 @@ def parse_oom_temporaries(message: str, argument_bytes: float) -> float:
 
 
 def _optimized_hlo(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
-    """Return the text of the optimized program: the TPU compiler's dump, or JAX's text without one.
+    """Return the text of the optimized program: the TPU compiler's dump if any, else JAX's text.
 
     The dump is preferred because JAX 0.10 fails on v6e programs whose sparse cores run gathers
     concurrently.

@@ -1,8 +1,8 @@
 """Parser of optimized HLO text: instructions, and how often each instruction runs.
 
 XLA's `cost_analysis` counts the body of a loop once, regardless of the trip count, and does not
-report communication. The HLO text contains both. Each instruction has its shapes, and the loop of a
-`jax.lax.scan` has a condition that compares a counter with a constant.
+report communication. The HLO text shows trip counts and communication: each instruction has its
+shapes, and the loop of a `jax.lax.scan` has a condition that compares a counter with a constant.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 BYTES_PER_ELEMENT = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0}
-"""Bytes per element of types smaller than a byte, or whose name has no number of bits."""
+"""Bytes per element of types that are smaller than a byte or have no number of bits in the name."""
 
 _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _COMPUTATION_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -88,7 +88,7 @@ class Program:
 
     @functools.cached_property
     def run_counts(self) -> dict[str, int]:
-        """How many times each computation runs in one call of the program, also within fusions.
+        """Number of runs of each computation in one call of the program, also within fusions.
 
         A loop whose trip count is unknown (`dynamic_loops`) counts as one iteration. All branches
         of a conditional are counted.

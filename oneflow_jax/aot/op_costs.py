@@ -36,7 +36,7 @@ SLICE_OPCODES = ("dynamic-slice", "slice", "gather")
 WINDOW_STRIDE_KEYS = ("stride", "lhs_dilate", "rhs_dilate")
 
 KERNEL_MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Number of matrix products of a kernel, each of queries x keys x width, by a part of its name."""
+"""Number of matrix products (queries x keys x width) of a kernel, by a part of its name."""
 
 KERNEL_PEAK_FRACTION = 0.5
 """Fraction of the chip's peak that a kernel is assumed to reach."""
@@ -53,8 +53,8 @@ class OpCosts:
         bytes: bytes read from and written to HBM.
         roofline_s: roofline estimate in seconds, the sum over instructions of the larger of compute
             time and memory time; None without a chip.
-        compiler_s: sum of the compiler's own cycle estimates, in seconds. These also account for
-            vector units and tiles. None without a chip.
+        compiler_s: sum of the compiler's own cycle estimates, in seconds. These estimates also
+            account for vector units and tiles. None without a chip.
     """
 
     flops: float
@@ -89,7 +89,7 @@ def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
 def instruction_flops(
     program: Program, computation: Computation, instruction: Instruction
 ) -> float:
-    """Return the FLOPs of one run of an instruction; those of a fusion include its instructions."""
+    """Return the FLOPs of one run of an instruction; a fusion includes its inner instructions."""
     if instruction.opcode == "fusion":
         inside = (program.computations[name] for name in instruction.callees)
         return sum(

@@ -17,7 +17,7 @@ LEGEND = (
     "Per chip, in GiB: state (parameters, Adam moments, EMA), temporaries, HBM that training\n"
     "needs, HBM that a program may use (of), and HBM that sampling needs. Per step: TFLOP of\n"
     "each chip, GB that it sends, seconds and MFU by roofline and by the compiler's cycle\n"
-    "estimates (scheduled). Hours are for all steps, by the latter. docs/tpu.md has the details.\n"
+    "estimates (scheduled). Hours are for all steps, by cycle estimates. Details: docs/tpu.md.\n"
     "Ignore libtpu's message about host bounds."
 )
 
@@ -100,7 +100,7 @@ def _suggestion(
         wider = min(2 * metrics["mesh"]["fsdp"], metrics["chips"])
         if wider > metrics["mesh"]["fsdp"]:
             return f"Shard the state further with --config.mesh.fsdp={wider}, or use more chips."
-        return "The state alone exceeds this number of chips. Use more chips."
+        return "The state alone does not fit this number of chips. Use more chips."
     return (
         f"Store fewer activations with --config.model.remat=full, use more microbatches with "
         f"--config.grad_accum_steps={2 * metrics['grad_accum_steps']}, or reduce batch_size."

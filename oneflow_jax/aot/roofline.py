@@ -4,8 +4,8 @@ The roofline estimate assumes that nothing overlaps. Each instruction takes the 
 its matrix products at the chip's peak, and its bytes at HBM bandwidth. Then all collectives run,
 none of them hidden behind compute. The estimate is pessimistic about overlap, since XLA runs many
 collectives concurrently, and optimistic about the instructions. A second estimate takes the time of
-the instructions from the compiler's cycle counts, which account for vector units and tiles. It is
-usually the slower one.
+the instructions from the compiler's cycle counts, which account for vector units and tiles. The
+second estimate is usually the slower one.
 
 A chip can send along one ring in each torus dimension that a group of chips spans. The estimates
 assume a single ring: a chip sends `ici_bandwidth / torus_dims / 2` bytes/s. Between slices, a chip
@@ -34,7 +34,7 @@ class StepEstimate:
         compute_s, comm_s: roofline seconds of compute and of communication.
         compiler_s: seconds of compute by the compiler's cycle estimates.
         mfu: model FLOPs utilization by roofline: FLOPs of a step, without recomputation, divided by
-            the FLOPs of all chips at their peak in the time of a step.
+            the FLOPs that all chips could do at their peak in the time of a step.
         compiler_mfu: MFU with `compiler_s` instead of `compute_s`.
     """
 

@@ -40,7 +40,7 @@ def run(
     Args:
         config: configuration of a document model.
         folder: folder to write `aot.json` and the memory plot to.
-        topology_names: names of topologies; if empty, those of `config.aot_topologies`.
+        topology_names: names of topologies; if empty, the names in `config.aot_topologies`.
         per_device_batch: rows per chip; None for the configured `batch_size`.
         program_names: names of `PROGRAMS` to compile.
 
@@ -77,7 +77,7 @@ def topology_report(
     per_device_batch: int | None = None,
     program_names: Sequence[str] = PROGRAMS,
 ) -> dict[str, Any]:
-    """Compile for one topology, and return its metrics as `aot.json` has them.
+    """Compile for one topology, and return its metrics in the form of `aot.json`.
 
     Raises:
         UserError: the configuration does not fit the number of devices.

@@ -1,9 +1,9 @@
-"""TPU topologies, by the names of slices in Google Cloud, as devices to compile for.
+"""TPU topologies to compile for, with the names that slices have in Google Cloud.
 
     v4-64      32 chips: for v4 and v5p the number counts TensorCores, two per chip
     v5e-64     64 chips: for v5e and v6e the number counts chips
     2xv4-128   two slices of 64 chips each, connected by the data center network
-    host	   the devices of this machine; the report then has no roofline
+    host       the devices of this machine; the report then has no roofline
 
 The shapes of slices are those in Google Cloud's documentation (docs.cloud.google.com/tpu/docs/v4
 and the pages of the other generations). Where several shapes have the same number of chips, the
@@ -32,7 +32,7 @@ SLICE_SHAPES = {"v4": _SHAPES_3D, "v5p": _SHAPES_3D, "v5e": _SHAPES_2D, "v6e": _
 """Shapes of slices by generation, from the smallest slice to the largest."""
 
 CORES_PER_CHIP = {"v4": 2, "v5p": 2, "v5e": 1, "v6e": 1}
-"""How many each chip counts for in a slice's name, by generation: v4-8 has 4 chips."""
+"""What one chip adds to the number in a slice's name: v4-8 has 4 chips, and v5e-8 has 8."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Topology:
         if not self.generation:
             return jax.devices()
         _configure_libtpu()
-        # 3-D slices of 4 x 4 x 4 or more chips wrap around; 2-D slices only along sides of 16
-        # chips.
+        # 3-D slices of 4 x 4 x 4 or more chips wrap around. 2-D slices wrap around only along sides
+        # of 16 chips.
         flat = len(self.shape) == 2
         closed = not any(side % 4 for side in self.shape)
         wrap = (*(side == 16 for side in self.shape), False) if flat else (closed,) * 3
@@ -123,7 +123,7 @@ def parse_topology(name: str) -> Topology:
 
 
 def force_cpu_backend() -> None:
-    """Select JAX's CPU backend, so that no TPU is started; to be called before JAX initializes."""
+    """Select JAX's CPU backend, so that no TPU is started; call this before JAX initializes."""
     jax.config.update("jax_platforms", "cpu")
 
 

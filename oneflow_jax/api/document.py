@@ -103,16 +103,16 @@ class EditResult(Document):
     """A document after editing.
 
     Attributes:
-        edits: the changes in reading order. A change has the content before (`old`) and after
-            (`new`) the edit, and its `str` is one line.
+        edits: the changes in reading order. Each change has the content before (`old`) and after
+            (`new`) the edit; `str(change)` describes it in one line.
     """
 
     edits: tuple[Edit, ...] = dataclasses.field(default=(), compare=False)
 
 
 Prompt = Document | prompt.PromptPart | Sequence[prompt.PromptPart]
-"""A prompt: a string in prompt syntax such as "a tiger: <image>", an image, a gap, a list of
-strings, images and gaps that are not all strings, or a `Document`."""
+"""A prompt: a string in prompt syntax such as "a tiger: <image>", an image, a gap, a `Document`, or
+a list of strings, images and gaps. A list must have at least one image or gap."""
 
 
 def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:

@@ -40,8 +40,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
             wrote; or `PRETRAINED`, the small model that is part of this package.
         config: overrides of the run's configuration by full key. Examples:
             `{"sampling.steps": 8}` changes a default of sampling, `{"mesh.fsdp": 4}` shards
-            parameters that do not fit one device, and `{"platform": "any"}` loads a model that was
-            trained on TPUs on another platform.
+            parameters that do not fit one device, and `{"platform": "any"}` allows any platform
+            for a model that was trained on TPUs.
 
     Raises:
         UserError: the folder or its checkpoint does not exist, a training process on this machine
@@ -143,9 +143,9 @@ class Model:
         """Fill the gaps of one prompt and yield every sampling step; the last step has the result.
 
         All steps run on the device as one program, so `stream` yields the first step only after the
-        last step is computed. The steps show how the document was generated, but do not arrive
-        earlier than the result of `generate`. The last step has the same document as `generate`
-        with the same options.
+        last step is computed. The steps show how the document was generated, but `stream` is not
+        faster than `generate`. The document of the last step is the document that `generate`
+        returns for the same options.
 
         Raises:
             UserError: the prompt or an option is invalid; raised by the call itself, before the
@@ -157,7 +157,7 @@ class Model:
         return self._iter_steps(self._generate_batches([document], config, return_trajectory=True))
 
     def list_warnings(self, prompt: Prompt) -> list[str]:
-        """List the letters and words of a prompt that the tokenizer does not know.
+        """List a warning for each letter or word of a prompt that the tokenizer does not know.
 
         The methods that generate or edit also log these warnings, each warning only once.
 

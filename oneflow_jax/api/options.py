@@ -1,4 +1,4 @@
-"""Sampling options as keyword arguments, with the names of the keys of `config.sampling`."""
+"""Sampling options as keyword arguments that have the names of the keys of `config.sampling`."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -19,8 +19,8 @@ class SamplingOptions(TypedDict, total=False):
     Attributes:
         steps: number of solver steps. A solver with several stages uses several forward passes per
             step.
-        solver: ODE solver "euler", "heun", "midpoint", "tsit5" or "dopri5", or "renoise"
-            (docs/oneflow.md). Paradigms with discrete text only support "euler".
+        solver: an ODE solver ("euler", "heun", "midpoint", "tsit5" or "dopri5"), or "renoise"
+            (docs/oneflow.md). Paradigms with discrete text support only "euler".
         time_grid: spacing of the steps: "uniform", "cosine", "sine" or "learned". The first call
             with "learned" derives the spacing from losses on training documents.
         image_guidance_scale: scale of classifier-free guidance of images by text. 1 disables
@@ -65,7 +65,8 @@ def override_config(
         )
     copy = config.copy_and_resolve_references().lock()
     for name, value in overrides.items():
-        # ml_collections accepts None for every type, and a bool for a number.
+        # The checks below are needed because ml_collections accepts None for every type, and a
+        # bool for a number.
         plain = _to_plain(value)
         try:
             before = _get_value(copy, str(name))
@@ -116,7 +117,7 @@ def apply_options(
 
 
 def _to_plain(value: object) -> object:
-    """Convert NumPy numbers to those of Python, also within tuples and lists."""
+    """Convert NumPy numbers to Python numbers, also within tuples and lists."""
     if isinstance(value, np.generic):
         return value.item()
     return type(value)(map(_to_plain, value)) if type(value) in (tuple, list) else value

@@ -1,4 +1,4 @@
-"""All sampling steps of a document under one slider, as self-contained HTML."""
+"""Self-contained HTML page with a slider that shows each sampling step of a document."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from oneflow_jax.viewer import fonts, templates, trajectory
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryViewer:
-    """HTML viewer of a document with a slider over all sampling steps, displayed by notebooks.
+    """HTML viewer of a document with a slider over all sampling steps; notebooks display it.
 
-    Tokens become more opaque with their confidence. Each image x_t is shown next to its x1
-    prediction.
+    The higher the confidence of a token, the more opaque the token is. Each image x_t is shown next
+    to its x1 prediction.
 
     Attributes:
         steps: steps from `Model.stream`, at least one.
@@ -70,7 +70,7 @@ def _color_token(token: trajectory.TokenView) -> _ColoredToken:
 
 
 def _caption_images(view: trajectory.ImageView) -> dict[str, PIL.Image.Image]:
-    """Return the state x_t of an image and, if the model predicts the image, the prediction."""
+    """Return an image's state x_t and, if the model predicts it, its x1 prediction, by caption."""
     images = {"state x_t": PIL.Image.fromarray(view.x_t)}
     if view.x1_hat is not None and not view.given:
         images["x1 prediction"] = PIL.Image.fromarray(view.x1_hat)

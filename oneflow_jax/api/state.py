@@ -42,7 +42,7 @@ class SamplingStep:
 
 
 def from_frame(frame: trajectory.Frame, document: Document | None = None) -> SamplingStep:
-    """Convert a frame to a sampling step; the last frame comes with the finished `document`."""
+    """Convert a frame to a sampling step; for the last frame, `document` is the finished one."""
     return SamplingStep(
         t=frame.time,
         document=document or Document(_to_parts(frame)),

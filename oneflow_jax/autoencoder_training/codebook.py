@@ -1,7 +1,7 @@
 """Methods that keep all codes of a codebook in use: an entropy loss, and restarts of dead codes.
 
-They are necessary because a code that is nearest to no vector gets no gradient, so it would stay
-unused.
+These methods are necessary because a code that is nearest to no vector gets no gradient, so the
+code would stay unused.
 """
 
 import jax
@@ -21,8 +21,8 @@ def codebook_entropy_loss(
     """Return log K - H(p), in nats, where p is the mean probability of each code; 0 if uniform.
 
     The soft assignment of a vector v to code k has probability softmax_k(-|v - e_k|^2 / s), where s
-    is the mean squared distance of the vectors to their nearest codes. A similar loss is (5) of Yu
-    et al., Language Model Beats Diffusion, 2023.
+    is the mean squared distance of the vectors to their nearest codes. A similar loss is eq. 5 of
+    Yu et al., Language Model Beats Diffusion, 2023.
     """
     squares = jnp.sum(vectors**2, axis=-1)[:, None] + jnp.sum(table**2, axis=-1)[None]
     distances = jnp.maximum(squares - 2 * vectors @ table.T, 0.0)
@@ -56,6 +56,6 @@ def restart_dead_codes(
     replacements: Float[Array, "K C"],
     probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
-    """Replace each code whose count is 0 with the given probability; return the new table."""
+    """Replace a code whose count is 0, with the given probability, and return the new table."""
     lucky = jax.random.uniform(key, counts.shape) < probability
     return jnp.where(((counts == 0) & lucky)[:, None], replacements, table)

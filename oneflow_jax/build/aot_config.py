@@ -1,4 +1,4 @@
-"""Adaptation of a configuration to the topology for which its programs are compiled."""
+"""Adaptation of a configuration to the TPU topology that its programs are compiled for."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from oneflow_jax.build import values
 def fit_config(
     config: ml_collections.ConfigDict, num_chips: int, num_slices: int, per_device_batch: int | None
 ) -> ml_collections.ConfigDict:
-    """Set mesh.slices, mesh.fsdp and the batch size for a number of chips and slices.
+    """Return a copy with mesh.slices, mesh.fsdp and the batch size set for the chips and slices.
 
     Raises:
         UserError: a value of the configuration is outside the range of its key.
@@ -22,8 +22,8 @@ def fit_config(
     for axis, size in fits.items():
         if size != config.mesh[axis]:
             logging.warning(
-                "mesh.%s=%d: it does not fit the topology. Compiled with %d; train there with "
-                "--config.mesh.%s=%d.",
+                "mesh.%s=%d: it does not fit the topology. The programs are compiled with %d. To "
+                "train on this topology, add --config.mesh.%s=%d.",
                 *(axis, config.mesh[axis], size, axis, size),
             )
             config.mesh[axis] = size

@@ -1,4 +1,4 @@
-"""Builder of the objects of an autoencoder's training run from its configuration."""
+"""Builder of the objects of an autoencoder's run; it reads the configuration of the run."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ OBJECTIVE_KEYS = {
         "dead_code_restart_prob",
     ),
 }
-"""Keys of `objective` that each kind of autoencoder uses."""
+"""Keys of `config.objective` that each kind of autoencoder needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class System:
         )
 
     def eval_losses(self) -> Callable[[PyTree], dict[str, float]]:
-        """Return a function from parameters to the PSNR of held-out images."""
+        """Return a function that maps parameters to the PSNR of held-out images."""
         eval_config = self.config.evaluation
         heldout_images = self.images("heldout", eval_config.num_samples)
         return functools.partial(
@@ -131,7 +131,7 @@ class System:
         """Return the first `count` distinct images of a split.
 
         Raises:
-            UserError: the split has no images, or an image has another size than `data.pixels`.
+            UserError: the split has no images, or the size of an image is not `data.pixels`.
         """
         distinct: dict[bytes, np.ndarray] = {}
         documents = self.source(split)
@@ -152,8 +152,8 @@ def system(config: ml_collections.ConfigDict, for_training: bool = True) -> Syst
 
     Args:
         config: configuration of the run.
-        for_training: whether the run trains. If not, the system has no loss terms, because only
-            training needs their networks.
+        for_training: whether the system is used for training. Otherwise it has no loss terms,
+            because only training needs the networks of the loss terms.
 
     Raises:
         UserError: a value of the configuration is invalid, or values contradict each other.

@@ -1,4 +1,4 @@
-"""Prepared custom data of a run: up to date with its source, and fixed within one process."""
+"""Access to the prepared custom data of a run; a process keeps the version that it opened first."""
 
 import json
 import logging
@@ -17,14 +17,14 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, workdir
 
 _OPENED: dict[tuple[Settings, str], PreparedData] = {}
-"""Prepared data that this process uses, by settings and `data.dir`.
+"""Prepared data that this process uses; a key is the settings and `data.dir`.
 
 A process keeps the data that it opened first, so training and evaluation read the same documents
 even if the user's files change while the process runs. Only `update` reads the files again.
 """
 
 _LOCKS: list[object] = []
-"""Locks of all prepared data that this process has opened, held until the process ends."""
+"""Locks on all prepared data that this process has opened; the process never releases them."""
 
 
 def is_custom(config: ml_collections.ConfigDict) -> bool:
@@ -48,10 +48,10 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
 
 
 def source_id(config: ml_collections.ConfigDict) -> str:
-    """Return a name for files derived from the source; the name changes with the source.
+    """Return a name for files that are derived from the source; a changed source has another name.
 
-    For custom data the name contains the fingerprint of all files. For the other data sets it
-    contains a hash of their settings and their packages, which determine the documents.
+    For custom data the name contains the fingerprint of all files. For any other data set the name
+    contains a hash of the settings and packages that determine the documents.
     """
     if is_custom(config):
         return f"{config.source.name}_{open_prepared(config).fingerprint[:16]}"
@@ -72,11 +72,12 @@ def update(
 
     Before the run's first checkpoint, the function deletes a tokenizer and statistics of latents
     that were made from other data. After the first checkpoint, changed data is an error in the
-    modes "evaluate" and "train" unless `accept_changes` is True. The mode "prepare" only logs a
-    warning.
+    modes "evaluate" and "train" unless `accept_changes` is True. In the mode "prepare" the function
+    only logs a warning.
 
     Raises:
-        UserError: the data cannot be used, differs from that of the run, or differs between hosts.
+        UserError: the data cannot be used, differs from the data that the run was trained on, or
+            differs between hosts.
     """
     if not is_custom(config):
         return
@@ -100,7 +101,7 @@ def update(
 def _check_run(
     config: ml_collections.ConfigDict, folder: epath.Path, prepared: PreparedData, accepted: bool
 ) -> None:
-    """Compare the prepared data with the data that the run in the folder has recorded, if any."""
+    """Compare the prepared data with the record in the run's folder, if the folder has one."""
     before = _read_record(folder)
     if before.get("fingerprint") == prepared.fingerprint:
         return
@@ -112,7 +113,8 @@ def _check_run(
     if not before and _same_path(config, folder):
         logging.warning(
             "--workdir=%s: the folder does not record which data the run was trained on. If the "
-            "files in source.path=%s have changed since then, the run continues with new data.",
+            "files in source.path=%s have changed since that training, the run continues with the "
+            "changed data.",
             folder,
             config.source.path,
         )
@@ -133,7 +135,7 @@ def _describe_changes(
     config: ml_collections.ConfigDict, before: dict[str, Any], prepared: PreparedData
 ) -> str:
     if not before:
-        return "the run did not record its data, and the path is another one"
+        return "the run did not record its data, and its source.path was another one"
     for folder in store.store_root(config.data.dir).glob(f"*_{before['fingerprint'][:16]}"):
         old = fingerprint.load(folder)
         if old is not None:
@@ -158,7 +160,7 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
 
 
 def _record(folder: epath.Path, prepared: PreparedData) -> None:
-    """Write to the run's folder which data the run uses."""
+    """Record in the run's folder which data the run uses."""
     values = {
         "fingerprint": prepared.fingerprint,
         "path": prepared.plan.settings.path,

@@ -23,7 +23,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
-"""Splits that training and held-out losses read; for an autoencoder codec, stored as latents."""
+"""Splits for training and for held-out losses; an autoencoder codec stores them as latents."""
 
 READING_MODES = ("train", "prepare", "evaluate")
 """Modes that read documents. The other modes need only the folder of the run."""
@@ -33,7 +33,7 @@ TOKENIZER_TRAINING_DOCUMENTS = 20_000
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
-    """Return the documents of one split of the configured data set, prepared if necessary."""
+    """Return the documents of one split of the data set; prepare the data set if necessary."""
     if custom_data.is_custom(config):
         return prepare.open_folder(custom_data.open_prepared(config).folder, split)
     return sources.open_dataset(data_dir=config.data.dir, split=split, **config.source)
@@ -54,11 +54,11 @@ def make_layout(
     Args:
         config: the run's configuration.
         folder: the run's folder.
-        mode: mode of the command line; only the modes `READING_MODES` read the user's own data.
+        mode: mode of the command line; only the modes in `READING_MODES` read the user's own data.
         accept_changed_data: whether a run that was trained on other data may continue.
 
     Raises:
-        UserError: a value is wrong, or the codec or the data differs from that of the run.
+        UserError: a value is wrong, or the run was trained with another codec or on other data.
     """
     if mode in READING_MODES:
         custom_data.update(config, folder, mode, accept_changes=accept_changed_data)
@@ -80,7 +80,7 @@ def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> 
 
 
 def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
-    """Return a layout with all sizes, but without data, tokenizer and statistics of latents.
+    """Return a layout that has all sizes, but no data, tokenizer or statistics of latents.
 
     This layout cannot encode text or decode images. The vocabulary has its maximum size.
 
@@ -128,9 +128,9 @@ def open_pipeline_split(
 ) -> sources.Source:
     """Return the documents of a split as the input pipeline reads them.
 
-    With an autoencoder codec the documents contain latents. Documents that are too long are split
-    or dropped, as `data.overflow` says. With "error" the pipeline raises an error when it reads
-    one.
+    With an autoencoder codec the documents contain latents. The key `data.overflow` decides whether
+    documents that are too long are split or dropped. If its value is "error", the pipeline raises
+    an error when it reads such a document.
     """
     codec = layout.codec
     if isinstance(codec, patches.PatchCodec):
@@ -147,7 +147,7 @@ def chunk_counts(
 ) -> np.ndarray:
     """Return the number of chunks of each document of a split.
 
-    The numbers are computed once and stored with the data.
+    The numbers are computed once and stored in `data.dir`.
 
     Raises:
         UserError: no document fits the sequence length.
@@ -183,7 +183,7 @@ def _filters_length(config: ml_collections.ConfigDict) -> bool:
 
 
 def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
-    """Build the configured codec, with the statistics of latents in the run's folder."""
+    """Build the configured codec, with the statistics of latents from the run's folder."""
     with distributed.share_errors():
         codec = _codec_without_stats(config)
     if isinstance(codec, patches.PatchCodec):
@@ -215,7 +215,7 @@ def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
 
 
 def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
-    """Build a latent codec with mean 0 and std 1, which finds errors before data is encoded."""
+    """Build a latent codec with mean 0 and std 1, to find wrong settings before data is encoded."""
     autoencoder = _load_autoencoder(path)
     channels = autoencoder.architecture.channels
     zeros, ones = (0.0,) * channels, (1.0,) * channels
@@ -242,7 +242,8 @@ def _load_latent_index(
 ) -> latents.LatentIndex:
     """Load the statistics of latents from the run's folder; the first call creates the file.
 
-    The file also has the fingerprint of an autoencoder, which must be that of the codec.
+    The file also has the fingerprint of the autoencoder that made the latents. The codec must have
+    the same autoencoder.
     """
     path = folder / workdir.LATENTS
     stored = _latent_dataset(config, codec)
@@ -274,7 +275,8 @@ def _load_or_train_vocab(
 ) -> vocabs.Vocab:
     """Load the run's vocabulary.
 
-    The first call copies the tokenizer of `config.init_from`, or trains one on the training split.
+    The first call copies the tokenizer of the run in `config.init_from`. Without such a tokenizer,
+    it trains one on the training split.
     """
     path = folder / workdir.TOKENIZER
     parent_tokenizer = (

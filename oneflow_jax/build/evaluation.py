@@ -35,7 +35,7 @@ from oneflow_jax.runtime import distributed
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Check the settings of evaluation, which would otherwise raise errors only after training.
+    """Check the settings of evaluation, so that their errors appear before training.
 
     Raises:
         UserError: the suite is unknown, or its files or packages are missing.
@@ -44,7 +44,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     suite = config.evaluation.suite
     if suite not in ("", config.source.name):
         raise UserError(
-            f"evaluation.suite={suite!r}: these metrics are of the data set {suite!r}, not of "
+            f"evaluation.suite={suite!r}: these metrics are for the data set {suite!r}, not for "
             f"source.name={config.source.name!r}. Give equal names, or evaluation.suite=''."
         )
     if config.evaluation.full_metrics and suite not in FULL_METRICS_SUITES:
@@ -138,14 +138,14 @@ FULL_METRICS_SUITES = ("emoji", "emoji_styles")
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
-    """Return the reference data of the full metrics, with the last training documents as `real`."""
+    """Return the reference data of the full metrics; `real` has the last training documents."""
     train, images = data.open_split(config, "train"), _load_images(config)
     all_images = _load_images(config, concepts=None)
     trained_names = {image.name for image in all_images if image.in_training}
     count = len(train)
     judge = _make_judge(config, images)
-    # The judge has not seen the drawings of held-out pairs, and is less reliable on them than the
-    # nearest drawing (docs/emoji_styles.md).
+    # The judge was not trained on the drawings of held-out (name, style) pairs. It classifies these
+    # drawings less reliably than a search for the nearest drawing (docs/emoji_styles.md).
     has_styles = config.evaluation.suite == "emoji_styles"
     return full_suite.ReferenceData(
         images=images,
@@ -160,7 +160,7 @@ def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceDat
 
 
 def _load_images(config: ml_collections.ConfigDict, **changes: object) -> tuple[LabeledImage, ...]:
-    """Return all labeled images of the data set, with changes of its settings."""
+    """Return all labeled images of the data set; `changes` replace some of its settings."""
     return _render_images(config.source.name, json.dumps(_read_settings(config) | changes))
 
 
@@ -202,10 +202,10 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
 def _make_judge(
     config: ml_collections.ConfigDict, images: Sequence[LabeledImage]
 ) -> interleaved.ImageClassifier:
-    """Return the trained classifier of images, which its first call loads from disk or trains.
+    """Return a function that classifies images; its first call loads or trains the classifier.
 
-    It is trained on all images except those of held-out pairs of a name and a style. The name of
-    its file has a hash of the images, so other images have another classifier.
+    The classifier is trained on all images except those of held-out pairs of a name and a style.
+    The name of its file contains a hash of the images, so each set of images has its own file.
     """
     trained_names = {image.name for image in images if image.in_training}
     pairs = [i.label for i in images if not i.in_training and i.name in trained_names]

@@ -17,7 +17,7 @@ from oneflow_jax.training.train_state import TrainState
 def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     """Check that `config.init_from` fits the paradigm and is the folder of a run.
 
-    The other run is not needed once the run in `folder` has a checkpoint.
+    Once the run in `folder` has a checkpoint, the run in `config.init_from` is no longer needed.
 
     Raises:
         UserError: the run does not exist, or the paradigm requires a run and `init_from` is empty.

@@ -1,4 +1,4 @@
-"""Builders of the paradigms from a configuration, by name."""
+"""Functions that build the paradigms from a configuration; `BUILDERS` lists them by name."""
 
 import dataclasses
 import functools
@@ -34,10 +34,10 @@ TEXT_PRETRAINING = ("language", "lmfusion")
 """The paradigm of a text model, and the paradigm that adds images to this text model."""
 
 AUTOREGRESSIVE = ("transfusion", *TWO_TOWER, *USES_IMAGE_TOKENS)
-"""Autoregressive paradigms, whose sequences have tokens that start images and end documents."""
+"""Autoregressive paradigms; their sequences have tokens that start images, and END tokens."""
 
 TEXT_FIRST = ("dalle",)
-"""Paradigms whose sequences have all text before all images."""
+"""Paradigms that place all text of a document before its images."""
 
 VARIABLE_LENGTH = ("edit_flow", *AUTOREGRESSIVE)
 """Paradigms that generate text of any length instead of filling a fixed number of slots."""
@@ -57,9 +57,9 @@ def paradigm(
     slots = config.data.text_slot_multiple
     if (name in VARIABLE_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(
-            f"data.text_slot_multiple={slots}: it does not fit paradigm.name={name!r}. Set 0, for "
-            f"text of any length, with {', '.join(VARIABLE_LENGTH)}, and 1 or more with the other "
-            "paradigms."
+            f"data.text_slot_multiple={slots}: it does not fit paradigm.name={name!r}. Set it to 0 "
+            f"(text of any length) for {', '.join(VARIABLE_LENGTH)}, and to 1 or more for all "
+            "other paradigms."
         )
     if (name in USES_IMAGE_TOKENS) != (codec.num_codes > 0):
         raise UserError(

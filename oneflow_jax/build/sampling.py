@@ -12,7 +12,7 @@ LEARNED_GRID = "learned"
 
 
 def validate(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None:
-    """Build every plan that sampling and evaluation need, to raise their errors before training.
+    """Build every plan that sampling and evaluation need, so that errors appear before training.
 
     Raises:
         UserError: a value is wrong or not supported by this paradigm.
@@ -41,7 +41,7 @@ def sampling_plan(
         paradigm: the paradigm that samples.
         grid_spec: the time grid.
         edit: whether to edit a document instead of starting from noise.
-        return_trajectory: whether to return the samples of all steps.
+        return_trajectory: whether sampling with the plan returns the samples of all steps.
 
     Raises:
         UserError: a value is wrong or not supported by this paradigm.
@@ -61,7 +61,7 @@ def eval_plan(
     *,
     edit: bool = False,
 ) -> SamplingPlan:
-    """Build the plan with the most steps whose NFE is at most `nfe`.
+    """Build a plan with as many steps as possible, with an NFE of at most `nfe`.
 
     All other settings are those of `config.sampling`. The plan's NFE may be below `nfe`, because a
     step with a multi-stage solver or with guidance takes several forward passes.
@@ -85,8 +85,8 @@ def eval_plan(
     raise UserError(
         f"evaluation.nfe={nfe}: one step of sampling.solver={options.solver!r} with "
         f"sampling.image_guidance_scale={options.image_guidance_scale} and "
-        f"text_guidance_scale={options.text_guidance_scale} takes more forward passes. Increase "
-        "evaluation.nfe."
+        f"text_guidance_scale={options.text_guidance_scale} takes more forward passes than this. "
+        "Increase evaluation.nfe."
     )
 
 

@@ -21,21 +21,21 @@ class StaleItem:
 
     @property
     def size(self) -> int:
-        """Bytes that deleting this item frees; files shared with newer data are not counted."""
+        """Bytes that deletion would free; files that newer data shares are not counted."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         stats = [file.lstat() for file in files if file.is_file()]
         return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
 
     def __str__(self) -> str:
-        """Return one line for the list."""
+        """Return the line that `--mode=clean` prints for this item."""
         return f"{self.size / 2**20:10,.1f} MiB  {self.path}  ({self.reason})"
 
 
 def list_stale(data_dir: str) -> list[StaleItem]:
     """List everything in `data.dir` that was made from custom data and is no longer used.
 
-    The list contains neither data that a process is using, nor the newest data of any source. The
-    newest data is not listed even if the source itself no longer exists.
+    The list leaves out data that a process is using, and the newest data of each source (even if
+    that source no longer exists).
     """
     root = store.store_root(data_dir)
     live = _list_live(root)
@@ -46,7 +46,7 @@ def list_stale(data_dir: str) -> list[StaleItem]:
 
 
 def delete(items: Sequence[StaleItem]) -> int:
-    """Delete the items that are still not in use, and return the number of deleted items."""
+    """Delete each item that no process is using now; return the number of deleted items."""
     for item in items:
         if item.path.is_file():
             item.path.unlink(missing_ok=True)
@@ -56,7 +56,7 @@ def delete(items: Sequence[StaleItem]) -> int:
 
 
 def _list_live(root: pathlib.Path) -> dict[pathlib.Path, str]:
-    """Return the folders of prepared data that are in use or newest, with their fingerprints."""
+    """Return the fingerprint of each folder that is in use or has the newest data of a source."""
     pointers = [path for path in _list_folder(root) if path.suffix == ".json"]
     last = {root / store.read_pointer(path).get("folder", "") for path in pointers}
     live = {}
@@ -76,7 +76,7 @@ def _list_prepared(root: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterato
             yield StaleItem(folder, "prepared by an earlier version")
         elif folder.suffix in (store.PARTIAL, ".new"):
             if not store.is_in_progress(folder):
-                yield StaleItem(folder, "interrupted; the same command would continue it")
+                yield StaleItem(folder, "interrupted while it was prepared; can be continued")
         else:
             yield StaleItem(folder, "the files of its source have changed since")
 

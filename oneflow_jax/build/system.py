@@ -1,8 +1,8 @@
 """Builder of a run's objects from its configuration.
 
-The parts of a run have builders of their own: `build.data` for data and codecs, `build.paradigms`
-for paradigms, and `build.sampling` for sampling plans. `build.autoencoder_system` builds the
-training of autoencoders. All other modules take typed objects instead of a configuration.
+This module uses the builders of the parts: `build.data` for data and codecs, `build.paradigms` for
+paradigms, and `build.sampling` for sampling plans. `build.autoencoder_system` builds the objects
+that train autoencoders. Modules outside of `build` take typed objects instead of a configuration.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ class System:
 
     def init_state(self, key: Key[Array, ""]) -> TrainState:
         """Return the initial state, boxed in linen's partitioning metadata."""
-        # Only the shape of this input matters. It has the rows of a full batch because rows are
+        # Only the shape of this input matters. It has as many rows as a batch because rows are
         # sharded over devices.
         lengths = (self.config.batch_size, self.layout.length)
         view = NoisyCanvas(
@@ -97,7 +97,7 @@ class System:
         return init_from.init_from_checkpoint(self, state)
 
     def train_batches(self) -> streams.BatchStreams:
-        """Return the endless training batches, as arrays on the devices."""
+        """Return the endless stream of training batches, as arrays on the devices."""
         data_config = self.config.data
         return self._batches(
             "train", num_workers=data_config.num_workers, cache_size=data_config.cache_size
@@ -117,15 +117,15 @@ class System:
         )
 
     def eval_losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
-        """Return a function from parameters to the losses of one batch of a split."""
+        """Return a function that maps parameters to the losses of one batch of a split."""
         batches = self._batches(split, num_workers=0, cache_size=0)
         time_bins = self.config.evaluation.time_bins
         return eval_loss.EvalLosses(batches, self.model, self.paradigm, time_bins, self.config.seed)
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
-        """Return a function from parameters to the likelihood of a split's text.
+        """Return a function that maps parameters to the likelihood of a split's text.
 
-        The result is None if the paradigm has neither a likelihood nor a bound on it.
+        The result is None if neither the likelihood nor a bound is known for the paradigm.
         """
         bound = likelihood_lib.likelihood_bound(self.paradigm)
         if bound is None:
@@ -158,7 +158,7 @@ def system(
 ) -> System:
     """Build the objects of the run in `folder`.
 
-    The data set is prepared and the tokenizer is trained if they do not exist yet.
+    The first call for a run prepares the data set and trains the tokenizer.
 
     Args:
         config: the run's configuration.
@@ -178,15 +178,15 @@ def system(
     streams.check_divisible(config.batch_size, config.data.num_streams)
     layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
     built = _assemble(config, mesh, layout)
-    # Without this check, errors in the settings of evaluation would appear after training.
+    # Without this check, wrong settings of evaluation would raise errors only after training.
     evaluation.validate(config)
     return built
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
-    """Build the system for devices that may be absent, only to compile programs.
+    """Build a system that only compiles programs, for devices that need not be attached.
 
-    The function needs neither data nor tokenizer.
+    The function needs neither data nor a tokenizer.
 
     Raises:
         UserError: a value in the configuration is wrong or contradicts another value.
@@ -230,7 +230,7 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
     """Check that JAX runs on the platform that the configuration needs.
 
     Raises:
-        UserError: the devices of this machine are of another platform.
+        UserError: the devices of this machine belong to another platform.
     """
     needs = config.platform
     devices = jax.devices()
@@ -293,7 +293,7 @@ def _check_attention(
         )
     if mesh.shape["context"] > 1:
         count = mesh.shape["context"]
-        logging.info("mesh.context=%d: training uses ring attention over 'blockwise'.", count)
+        logging.info("mesh.context=%d: training uses ring attention, not model.attention.", count)
     elif implementation == "splash" and platform != "tpu":
         logging.warning(
             "model.attention='splash': on %s the kernel is interpreted, which is very slow.",

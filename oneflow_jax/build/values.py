@@ -1,7 +1,7 @@
-"""Allowed values of the keys of a configuration, and the check of a configuration.
+"""Allowed values of each key of a configuration, and functions that check a configuration.
 
-Each key has one entry in one of the tables. A table checks each value alone; code that uses several
-values checks that they do not contradict each other.
+Each key has one entry in one of the tables. An entry checks one value alone. The code that uses
+several values together checks that they do not contradict each other.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,10 +27,10 @@ from oneflow_jax.samplers import ode, time_grids, token_sampling
 from oneflow_jax.training import optimizer
 
 Check = Callable[[str, object], None]
-"""A function of a key and a value that raises UserError if the key may not have the value."""
+"""A function that takes a key and a value, and raises UserError if the value is not allowed."""
 
 MAX_STEPS = 100_000
-"""Maximum number of steps of a solver; the time grid of more steps would fill the memory."""
+"""Maximum number of steps of a solver; a time grid with more steps would fill the memory."""
 
 MAX_SAMPLES = 1_000_000
 """Maximum number of documents in one call.
@@ -46,22 +46,22 @@ CODECS = ("patches", "vae", "vq")
 
 
 def integer(minimum: int, maximum: int = INT32_MAX) -> Check:
-    """Return a check of integers."""
+    """Return a check that a value is an integer from `minimum` to `maximum`."""
     return lambda field, value: check_integer(field, value, minimum, maximum)
 
 
 def real(**limits: Any) -> Check:  # noqa: ANN401 - arguments of check_real
-    """Return a check of finite numbers, with the arguments of `check_real`."""
+    """Return a check that a value is a finite number, with the arguments of `check_real`."""
     return lambda field, value: check_real(field, value, **limits)
 
 
 def fraction(**limits: bool) -> Check:
-    """Return a check of numbers from 0 to 1, with the arguments of `check_fraction`."""
+    """Return a check that a value is from 0 to 1, with the arguments of `check_fraction`."""
     return lambda field, value: check_fraction(field, value, **limits)
 
 
 def one_of(choices: Iterable[object]) -> Check:
-    """Return a check of a value that is one of the choices."""
+    """Return a check that a value is one of the choices."""
     return lambda field, value: check_one_of(field, value, choices)
 
 
@@ -71,7 +71,7 @@ def optional(check: Check) -> Check:
 
 
 def items(check: Check) -> Check:
-    """Return a check of tuples and lists whose items pass `check`."""
+    """Return a check that a value is a tuple or list whose items pass `check`."""
 
     def check_items(field: str, value: object) -> None:
         if not isinstance(value, tuple | list):
@@ -89,7 +89,7 @@ def text(field: str, value: object) -> None:
 
 
 def path(field: str, value: object) -> None:
-    """Check that a value is a path, as a string that is not empty."""
+    """Check that a value is a path: a string that is not empty."""
     text(field, value)
     if not value.strip():
         raise UserError(f"{field}={value!r}: the path is empty. Give the path of a folder.")
@@ -102,19 +102,19 @@ def switch(field: str, value: object) -> None:
 
 
 def mesh_size(field: str, value: object) -> None:
-    """Check the size of a mesh axis: -1, or 1 and more."""
+    """Check the size of a mesh axis: -1, or 1 or more."""
     check_integer(field, value, -1)
     if value == 0:
-        raise UserError(f"{field}=0: no device. Give 1 or more, or -1 for the remaining devices.")
+        raise UserError(f"{field}=0: not a size. Give 1 or more, or -1 for the remaining devices.")
 
 
 def time_sampler(field: str, value: object) -> None:
-    """Check the name and the numbers of a distribution of t in training."""
+    """Check a time sampler: its name, and the numbers that follow the name."""
     if not isinstance(value, tuple | list) or not value:
         raise UserError(f"{field}={value!r}: not a tuple. Give a name and numbers in parentheses.")
     name, *numbers = value
     check_one_of(field, name, time_samplers.TIME_SAMPLERS)
-    # A time sampler that was added from outside the package may have any numbers.
+    # A time sampler that was added from outside the package may take any numbers.
     checks = TIME_SAMPLER_ARGUMENTS.get(name, (real(),) * len(numbers))
     if len(numbers) != len(checks):
         raise UserError(
@@ -125,18 +125,18 @@ def time_sampler(field: str, value: object) -> None:
 
 
 def text_time_sampler(field: str, value: object) -> None:
-    """Check a distribution of t in training, or () for that of other tasks."""
+    """Check a distribution of t in training, or (), which means the time sampler of images."""
     if value not in ((), []):
         time_sampler(field, value)
 
 
 def check_paradigm_name(field: str, value: object) -> None:
-    """Check the name of a paradigm, which may be one that was added from outside the package."""
+    """Check the name of a paradigm, which may have been added from outside the package."""
     check_one_of(field, value, paradigms.BUILDERS)
 
 
 def check_undeclared(field: str, value: object) -> None:
-    """Check a key that is in no table, for example of a user's paradigm: floats must be finite."""
+    """Check a value whose key is in no table, such as a user's key: a float must be finite."""
     if isinstance(value, float | np.floating):
         check_real(field, value)
 
@@ -150,7 +150,7 @@ TIME_SAMPLER_ARGUMENTS: dict[str, tuple[Check, ...]] = {
     "logit_normal": (real(), POSITIVE),
     "information": (real(), POSITIVE, fraction(), POSITIVE),
 }
-"""Checks of the numbers after the name of each time sampler."""
+"""Checks of the numbers that follow the name of each time sampler."""
 
 RUN: dict[str, Check] = {
     "name": text,
@@ -195,7 +195,7 @@ RUN: dict[str, Check] = {
     "evaluation.clip_dir": text,
     "evaluation.nfe": items(integer(1, MAX_STEPS)),
 }
-"""Keys that runs of document models and of autoencoders share; the tables below have the rest."""
+"""Keys that document models and autoencoders share; the tables below have the other keys."""
 
 DATA: dict[str, Check] = {
     "data.dir": path,
@@ -209,7 +209,7 @@ DATA: dict[str, Check] = {
     "data.vocab_size": COUNT,
     "data.character_coverage": real(minimum=0.98, maximum=1),
     "data.overflow": one_of(overflow.OVERFLOW_POLICIES),
-    "source.name": text,  # `data.sources` knows the names.
+    "source.name": text,  # `data.sources` checks the name.
     "source.documents": COUNT,
     "source.held_out_documents": COUNT,
     "source.pixels": COUNT,
@@ -223,7 +223,7 @@ DATA: dict[str, Check] = {
     "source.styled": fraction(),
     "source.keywords": fraction(),
     "source.path": text,
-    "source.format": text,  # `data.custom.formats` knows the names.
+    "source.format": text,  # `data.custom.formats` checks the name.
     "source.glob": text,
     "source.image_root": text,
     "source.columns": items(text),
@@ -255,7 +255,7 @@ MODEL: dict[str, Check] = {
     "model.dtype": one_of(DTYPES),
     "model.attention": one_of(attention_ops.IMPLEMENTATIONS),
     "paradigm.name": check_paradigm_name,
-    "paradigm.objective": text,  # `build.paradigms` knows the names of both.
+    "paradigm.objective": text,  # `build.paradigms` checks this name and the next.
     "paradigm.image_prediction": text,
     "paradigm.max_mask_weight": POSITIVE,
     **{f"paradigm.tasks.{name}": fraction() for name in tasks.NAMES},
@@ -315,7 +315,7 @@ AUTOENCODER: dict[str, Check] = {
     "objective.entropy_weight": NOT_NEGATIVE,
     "objective.dead_code_restart_prob": fraction(),
 }
-"""Keys of the training of autoencoders."""
+"""Keys of autoencoders and of their training."""
 
 KEYS = RUN | DATA | MODEL | AUTOENCODER
 
@@ -332,7 +332,7 @@ COMPARISON: dict[str, Check] = {
     "compile_fast": switch,
     "models_shown": items(text),
 }
-"""Keys of comparisons. Their sections `models`, `text_model` and `codec` hold runs."""
+"""Keys of comparisons. The sections `models`, `text_model` and `codec` configure runs."""
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -7,18 +7,18 @@ from oneflow_jax.cli import config_names
 from oneflow_jax.errors import UserError
 
 PRETRAINED = "--workdir=runs/pretrained"
-"""Default run of `oneflow sample`: a folder to which the model of the package is copied."""
+"""Default run of `oneflow sample`: the folder that the model of the package is copied to."""
 
 CONFIG = "--config=NAME"
 KEYS = "--config.KEY=VALUE"
 FLAGS = {
     CONFIG: "Configuration: a name of `oneflow configs`, e.g. quickstart or quickstart:edit_flow, "
-    "or the path of a .py file. Default: that of the run in --workdir.",
+    "or the path of a .py file. Default: the configuration of the run in --workdir.",
     KEYS: "New value of one key. Repeat the flag for several keys. `oneflow configs NAME` shows "
     "all keys.",
     "WORKDIR": "Folder of another run to offer on the page. Several folders are allowed.",
     "--port": "Port of the page; default: 7860.",
-    "NAME": "A configuration, to show all keys with their values.",
+    "NAME": "Name of the configuration whose keys and values are shown.",
 }
 """Help texts of the flags that are not defined in `cli.flags`."""
 
@@ -31,10 +31,10 @@ class Command:
         summary: what the command does, in one line.
         flags: the main flags: keys of `FLAGS`, or names in `cli.flags`.
         examples: examples of arguments, each without `oneflow COMMAND`.
-        details: sentences below the summary in the command's own help.
+        details: sentences below the summary in the help of the command.
         mode: the value of --mode that runs the command; None if `oneflow_jax.main` does not run it.
         defaults: arguments to add if neither --config nor --workdir is given.
-        required_key: key that the configuration must have, with a value.
+        required_key: key whose value must not be empty in the configuration.
     """
 
     summary: str
@@ -98,7 +98,7 @@ COMMANDS = {
         defaults=(PRETRAINED,),
     ),
     "export": Command(
-        "Write the files of a trained run that sampling needs, and no others.",
+        "Write only those files of a trained run that sampling needs.",
         ("workdir", "output"),
         ("--workdir=runs/quickstart --output=exported",),
         mode="export",
@@ -107,7 +107,7 @@ COMMANDS = {
         "Train seven paradigms with equal FLOPs, measure them, and write a page.",
         (CONFIG, KEYS, "workdir"),
         ("", "--config=compare:smoke"),
-        "Without --workdir and --config, the configuration is compare.",
+        "Without --workdir and --config, the command uses --config=compare.",
         mode="train",
         defaults=("--config=compare",),
         required_key="models",

@@ -1,8 +1,8 @@
 """Names of configurations, the values of `--config`.
 
-A value such as `quickstart` names a configuration of the package, in any working folder. A value
-that ends in .py is the path of a file. A colon and an argument may follow a name or a path, as in
-`quickstart:edit_flow`.
+A value such as `quickstart` is the name of a configuration of the package; it is valid in every
+current directory. A value that ends in .py is the path of a file. A colon and an argument may
+follow a name or a path, as in `quickstart:edit_flow`.
 """
 
 import ast
@@ -34,7 +34,7 @@ def summarize(name: str) -> str:
 
 
 def resolve(value: str) -> str:
-    """Convert the value of `--config` to the path of a file, followed by any colon and argument.
+    """Replace the name in a value of `--config` by the path of its file, and keep the argument.
 
     Args:
         value: `NAME`, `NAME:ARGUMENT`, `FILE.py` or `FILE.py:ARGUMENT`.

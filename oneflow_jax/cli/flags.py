@@ -9,8 +9,8 @@ MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ("train", "evaluate", "sample", "prepare", "clean", "export", "aot"),
-    "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: only that "
-    "part. clean: list prepared data in data.dir whose source has changed. export: write to "
+    "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: do only "
+    "that part. clean: list prepared data in data.dir whose source has changed. export: write to "
     "--output the files that sampling needs. aot: compile for TPUs that are not attached, and "
     "report memory and time.",
 )
@@ -39,7 +39,7 @@ DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete the liste
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
-    "Continue a run although the files of source.path are not those that it was trained on.",
+    "Continue a run although the files of source.path differ from those it was trained on.",
 )
 TOPOLOGY = flags.DEFINE_list(
     "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
@@ -53,7 +53,7 @@ PROGRAMS = flags.DEFINE_multi_enum(
 
 
 READING_MODES = ("evaluate", "sample", "export")
-"""Modes that only read the run. They write their results to --output, or else to --workdir."""
+"""Modes that accept --output, the folder for their results."""
 
 
 def check_mode() -> None:
@@ -72,7 +72,7 @@ def check_mode() -> None:
 
 
 def check_paths() -> None:
-    """Check that no path is empty, as one from an unset variable of the shell is.
+    """Check that no path is empty; an unset variable of the shell gives an empty path.
 
     Raises:
         UserError: --workdir or --output is empty.

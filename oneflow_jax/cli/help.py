@@ -9,7 +9,7 @@ WIDTH = 96
 INTRO = "oneflow: text and images generated at the same time, by one flow from noise to data."
 
 KEYS = """\
-Every key of a configuration can be set on the command line, as --config.steps=500.
+Every key of a configuration can be set on the command line, as in --config.steps=500.
 `oneflow configs` lists the configurations, and `oneflow configs NAME` shows all keys of one.
 `oneflow COMMAND --help` shows the flags of a command, with examples.
 `python -m oneflow_jax.main --mode=COMMAND` is the same as `oneflow COMMAND` for the modes
@@ -76,7 +76,8 @@ def format_configurations() -> str:
     return "\n\n".join(
         [
             "Configurations, for --config=NAME:\n" + _format_table(table),
-            f"Their files, with a comment for every key in common.py: {config_names.FOLDER}\n"
+            f"Files of these configurations: {config_names.FOLDER}\n"
+            "The file common.py has a comment for every key.\n"
             "Your own file can import them: `from oneflow_jax.configs import quickstart`.",
         ]
     )

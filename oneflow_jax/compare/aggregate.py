@@ -115,8 +115,8 @@ def aggregate_model(
 def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.Estimate:
     """Return the mean over training runs, with a 95 % interval.
 
-    For a single run, this is the bootstrap interval over documents. For n runs, this is the wider
-    of two intervals: Student's t interval over runs, mean ± t s / √n with n - 1 degrees of freedom,
+    For a single run, this is the bootstrap interval over documents. For n runs, the interval covers
+    two intervals: Student's t interval over runs, mean ± t s / √n with n - 1 degrees of freedom,
     and the bootstrap interval over documents. The t interval of a few runs is wide: for n = 3, t is
     4.3.
     """

@@ -7,7 +7,7 @@ from oneflow_jax.compare import page, rooflines
 from oneflow_jax.costs import generation, latency, model_sizes
 
 IMAGE_NFE = 9
-"""Number of forward passes per image in roofline notes, for autoregressive models with a flow."""
+"""Forward passes per image in roofline notes, for autoregressive models with a flow of images."""
 
 NFE_PER_IMAGE_MODELS = ("transfusion", "lmfusion")
 """Models whose number of forward passes is set per image."""
@@ -16,7 +16,7 @@ CAVEATS = (
     (
         ("oneflow", "mask_flow"),
         "OneFlow and Mask Flow are given the layout of each document, sampled from the data: the "
-        "number and the lengths of text spans and images. The other models choose it.",
+        "number and the lengths of text spans and images. The other models choose the layout.",
     ),
     (
         ("dalle",),
@@ -26,8 +26,8 @@ CAVEATS = (
     (
         ("lmfusion",),
         "LMFusion's FLOPs are counted as if each slot passed through its own tower only. The "
-        "program computes both towers and selects one, so it takes longer. The FLOPs include "
-        "those of its text model.",
+        "program computes both towers and selects one, so it takes longer than these FLOPs "
+        "suggest. The FLOPs include those of its text model.",
     ),
     (
         paradigms.USES_IMAGE_TOKENS,
@@ -36,15 +36,15 @@ CAVEATS = (
     ),
     (
         (),
-        "Forward passes and seconds on the curves are of large batches, in which all rows wait "
-        "for the slowest one. They were timed once for each training run.",
+        "Forward passes and seconds on the curves were measured on large batches, in which all "
+        "rows wait for the slowest one. They were timed once for each training run.",
     ),
     (
         ("chameleon", "dalle", "transfusion", "lmfusion"),
         "Autoregressive models use a KV cache: most of their forward passes process one slot, "
         "whereas a forward pass of the concurrent models processes all slots.",
     ),
-    ((), "The documents shown are the first ones, not selected."),
+    ((), "The page shows the first documents, without selection."),
 )
 """(names of models, caveat); a caveat without names applies to all models."""
 
@@ -62,7 +62,7 @@ SEEDS_NOTE = (
     "Metrics are means over {count} training runs of each model, which differ in their seed. "
     "Intervals are Student's t intervals over the runs, or bootstrap intervals over documents if "
     "those are wider. Forward passes and seconds of single documents, the documents shown and "
-    "their timelines are of the first run."
+    "their timelines come from the first run."
 )
 
 
@@ -92,7 +92,7 @@ def make_notes(
     method_note = "Each image has its own prompt; documents have no prompt."
     if most:
         method_note = (
-            f"Metrics are of at most these numbers of forward passes: {'; '.join(most)}. "
+            f"Metrics are measured with at most these forward passes: {'; '.join(most)}. "
             f"{method_note}"
         )
     count = len(comparison.seeds)
@@ -113,7 +113,7 @@ def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
         than = [f"{one.title} up to NFE {int(one.metrics[figure].value / each)}" for one in cached]
         yield (
             f"Measured at batch size {batch_size}, a forward pass of OneFlow takes {each:.4f} s "
-            f"per document, so it is faster than {', '.join(than)}."
+            f"per document, so OneFlow is faster than {', '.join(than)}."
         )
 
 
@@ -122,7 +122,7 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     cached = _cached_models(models)
     document = model_sizes.DOCUMENT
     yield (
-        f"Rooflines are of a document of {document.num_text_tokens} tokens and "
+        f"Rooflines are for a document of {document.num_text_tokens} tokens and "
         f"{document.num_images} images, each of {document.patches_per_image} patches or "
         f"{document.codes_per_image:,} codes. Forward passes are per document, but per image for "
         "Transfusion and LMFusion."

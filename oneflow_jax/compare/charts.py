@@ -28,7 +28,7 @@ MARKER_SHAPES = (
 _OVERLAP_TOLERANCE = (
     1.0,
     3.0,
-)  # Markers closer than this overlap: in percent of the width, and in pixels of the height.
+)  # Two markers overlap if both distances are less: percent of the width, pixels of the height.
 _MIN_LOG_SCALE_RATIO = 10  # The y axis is logarithmic if greatest / least value is above this.
 
 
@@ -76,7 +76,7 @@ def render_marker(index: int) -> str:
 
 
 def render_charts(comparison: ComparisonResult) -> str:
-    """Render two charts for each metric with curves: against forward passes and seconds."""
+    """Render two charts for each metric that has curves: against forward passes and seconds."""
     names = {name for one in comparison.models for name in one.curves}
     return "".join(_render_chart_pair(comparison, merit) for merit in metrics.select(names))
 
@@ -176,7 +176,7 @@ def _format_tick(value: float) -> str:
 
 
 def _render_bounds(bounds: Mapping[str, Estimate], y_scale: AxisScale) -> str:
-    """Render reference bounds as dashed lines; the first is labelled at the left, others right."""
+    """Render reference bounds as dashed lines; the first label is at the left, others at right."""
     drawn = []
     for number, (title, figure) in enumerate(bounds.items()):
         y = HEIGHT * (1 - y_scale(figure.value))

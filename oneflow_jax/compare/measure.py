@@ -32,7 +32,7 @@ VERSION = 2
 """Version of the measurements; increase it when a code change makes cached measurements invalid."""
 
 TASKS = ("text_to_image", "image_to_text", "unseen", "styled", "composition", "document")
-"""Names of the tasks that are compared, if the data set has them; the last generates documents."""
+"""Names of the compared tasks, if the data set has them; the last one generates whole documents."""
 
 NUM_EXAMPLES = 4
 """Number of generated documents on the page; they are the first ones, without selection."""
@@ -50,7 +50,7 @@ def measure(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> Run
 
 
 def cache_key(finished_run: FinishedRun, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the settings that measurements depend on; cached ones are valid if these are equal."""
+    """Return the settings that measurements depend on; equal settings make a cache valid."""
     own = json.loads(finished_run.system.config.to_json())
     # Paths do not affect measurements; the codec of patches has no path to delete.
     del own["data"]["dir"], own["init_from"]

@@ -1,4 +1,4 @@
-"""Metrics of the comparison: descriptions, directions, number formats, and marks of the best."""
+"""Metrics of the comparison: descriptions, directions, formats, and marks of the best models."""
 
 import dataclasses
 import math
@@ -191,7 +191,7 @@ METRICS = (
         "fid",
         "FID",
         "↓",
-        "Fréchet distance on Inception v3 features, of the same number of images",
+        "Fréchet distance on Inception v3 features, computed on the same images as KID",
         format_significant,
     ),
     MetricInfo(
@@ -239,14 +239,14 @@ METRICS = (
         "composition_kid",
         "KID of compositions",
         "↓",
-        "kernel distance between these images and the real images of their pairs, as KID",
+        "kernel distance between these images and the real images of their pairs, like KID",
         decimal_formatter(4),
     ),
     MetricInfo(
         "composition_kid_train",
         "KID of compositions to training",
         "",
-        "kernel distance between these images and all training images, as KID",
+        "kernel distance between these images and all training images, like KID",
         decimal_formatter(4),
     ),
     MetricInfo(
@@ -264,7 +264,7 @@ METRICS = (
         "95 % of new real images are",
     ),
     MetricInfo(
-        "train_flops", "Training FLOPs", "", "equal for all, up to one step", format_scientific
+        "train_flops", "Training FLOPs", "", "equal up to one training step", format_scientific
     ),
     MetricInfo("parameters", "Parameters", "", "number of trained parameters", format_count),
 )
@@ -278,13 +278,13 @@ def get(name: str) -> MetricInfo:
 
 
 def select(names: set[str]) -> list[MetricInfo]:
-    """Return the metrics with these names, in the order of `METRICS`; others come last."""
+    """Return the metrics with these names, in the order of `METRICS`; unknown names come last."""
     known = [merit for merit in METRICS if merit.name in names]
     return known + [get(name) for name in sorted(names - {merit.name for merit in known})]
 
 
 def best_marks(metric: MetricInfo, estimates: Mapping[str, Estimate]) -> dict[str, Mark]:
-    """Mark the best model, and as tied all models whose interval overlaps that of the best.
+    """Mark the best model as "best", and models whose intervals overlap its interval as "tied".
 
     No model is marked if all values are equal, or if the metric has no direction.
     """

@@ -22,11 +22,11 @@ class Estimate:
 
     @property
     def exact(self) -> bool:
-        """Whether the value has no uncertainty, such as a number of parameters."""
+        """Whether the value has no uncertainty; for example, a number of parameters is exact."""
         return self.low == self.high
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Check whether the two intervals overlap."""
+        """Return whether the two intervals overlap."""
         return self.low <= other.high and other.low <= self.high
 
 
@@ -50,7 +50,7 @@ class TimelineBar:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """When each part of one document was generated; `parts` are in reading order."""
+    """Forward passes that generated each part of a document; `parts` are in reading order."""
 
     passes: float
     seconds: float

@@ -6,7 +6,7 @@
 | compare.md                 | tables and notes of the page as Markdown                    |
 | compare.json               | value, low and high by paradigm and metric                  |
 | latency.json               | seconds and forward passes of each timed batch              |
-| codec/, <paradigm>-<seed>/ | training runs, with the files of any other run (`workdir`)  |
+| codec/, <paradigm>-<seed>/ | training runs; `runtime.workdir` lists their files          |
 """
 
 import dataclasses
@@ -238,7 +238,7 @@ def _learning_rates(config: ml_collections.ConfigDict) -> str:
 def _reference_bounds(config: ml_collections.ConfigDict) -> dict[str, dict[str, page.Estimate]]:
     """Compute the metrics of real documents, and of real documents with shuffled images.
 
-    With styles, the upper bound also has the metrics of the real drawings of held-out pairs.
+    If the data has styles, the upper bound also has metrics of real drawings of held-out pairs.
     """
     known = evaluation.reference_data(config)
     bounds = interleaved.compute_bounds(known.real, known.images, known.classifier)

@@ -1,7 +1,7 @@
 """Training runs of a comparison: one per paradigm and seed, each in its own folder.
 
-<workdir>/codec			 VQModel for the paradigms with image codes
-<workdir>/<name>-<seed>	 run of a paradigm
+<workdir>/codec             VQModel for the paradigms with image codes
+<workdir>/<name>-<seed>     run of a paradigm
 <workdir>/language-<seed>   run of the text model from which `lmfusion` is initialized
 """
 
@@ -69,7 +69,7 @@ def iter_runs(config: ml_collections.ConfigDict, folder: epath.Path) -> Iterator
 
 
 def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Train the codec of image codes, unless no model needs it or it is already trained."""
+    """Train the codec of image codes if a model needs it and it is not trained yet."""
     names = {config.models[name].paradigm.name for name in config.models_shown}
     if not names & set(paradigms.USES_IMAGE_TOKENS):
         return
@@ -89,7 +89,7 @@ def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 def train_run(
     config: ml_collections.ConfigDict, folder: epath.Path, run: TrainingRun
 ) -> FinishedRun:
-    """Train or resume a run; before `lmfusion`, also train its text model."""
+    """Train or resume a run; if the run is `lmfusion`, train its text model first."""
     if run.config.paradigm.name != paradigms.TEXT_PRETRAINING[1]:
         return train_one(run)
     before = train_one(make_text_model_run(config, folder, run.seed))
@@ -136,7 +136,7 @@ def measure_text_losses(text_run: FinishedRun, fused_run: FinishedRun) -> tuple[
 
 
 def run_dir(folder: epath.Path, name: str, seed: int) -> epath.Path:
-    """Return the folder of the run of a model with a seed."""
+    """Return the folder of the run of the model `name` with RNG seed `seed`."""
     return folder / f"{name}-{seed}"
 
 
@@ -158,7 +158,7 @@ def _make_run(
 
 
 def _steps_for_flops(run: TrainingRun) -> tuple[ml_collections.ConfigDict, float]:
-    """Return the configuration with the number of steps that the budget allows, and its FLOPs."""
+    """Return the configuration with the number of steps that the budget allows, and their FLOPs."""
     config = copy.deepcopy(run.config)
     system = system_lib.system(config, run.folder)
     config.steps = max(1, round(run.flops_budget / system.flops))

@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     Attributes:
         text: text of the cell.
         detail: smaller line below the text, such as an interval.
-        mark: whether the value is the best one that it is compared with, or tied with the best.
+        mark: whether the value is the best in its comparison, or tied with the best.
         unrounded: the exact number if `text` is a rounded number, else None.
         note: footnote, such as the reason why a value is missing.
     """

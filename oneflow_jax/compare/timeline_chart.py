@@ -65,7 +65,7 @@ def _render_bars(
 
 
 def _render_bar(part: TimelineBar, axis: charts.AxisScale, top: int, label: str) -> str:
-    """Render a bar; its label is placed after, before or on the bar, where most room is."""
+    """Render a bar; its label is after, before or on the bar, wherever there is most room."""
     start = 100 * axis(part.started)
     width = max(MIN_BAR_PERCENT, 100 * axis(part.finished) - start)
     start = min(start, 100 - width)

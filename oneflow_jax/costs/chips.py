@@ -9,9 +9,9 @@ The sources are the pages "System architecture" in Google Cloud's documentation:
 
 The columns are the bfloat16 peak, the capacity and bandwidth of the memory (HBM), and the
 "bidirectional inter-chip interconnect (ICI) bandwidth per chip". The documentation does not give
-the ICI bandwidth of v4. The value here is that of Google's book "How to Scale Your Model"
+the ICI bandwidth of v4. The value here comes from Google's book "How to Scale Your Model"
 (jax-ml.github.io/scaling-book/tpus): 6 links of 45 GB/s in each direction. (For the other
-generations, the values of the book are 10 % below those of the documentation.)
+generations, the book has values that are 10 % lower than in the documentation.)
 
 `hbm_bytes` is the memory that a program may use, which is less than the capacity. libtpu 0.0.42.1
 calls it "available HBM" in the message that rejects programs that need more: 30.75 GiB on v4,

@@ -6,13 +6,13 @@ multiply-add. Multiply-adds per slot:
     layer    2 D H A (query, out) + 2 D K A (key, value) + 2 S H A (scores, values) + 3 D F (MLP)
     network  N layers + E D (tokens) + C D (patches) + 256 D + D D (time) + D O (heads)
 
-The letters are those of `shapes`. S is the number of keys that a query is multiplied with, masked
-or not. O is the total output width of all heads. Every slot passes through both input projections
-and all heads. The backward pass costs twice the forward pass: it computes gradients of inputs and
-of weights. Patches and the time are data, so their projections need no gradient of the input. The
-count excludes everything that is not a matrix product (norms, softmax, rotary embeddings, AdamW),
-and recomputation in the backward pass (`backbone.REMAT`). Muon multiplies matrices, so it counts:
-`muon` has its FLOPs.
+`shapes` defines the letters. S is the number of keys that a query is multiplied with, including
+masked keys. O is the total output width of all heads. Every slot passes through both input
+projections and all heads. The backward pass costs twice the forward pass: it computes gradients of
+inputs and of weights. Patches and the time are data, so their projections need no gradient of the
+input. The count excludes everything that is not a matrix product (norms, softmax, rotary
+embeddings, AdamW), and recomputation in the backward pass (`backbone.REMAT`). `muon` counts the
+matrix products of the optimizer Muon.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Network:
         embed_width: width of a token embedding, E.
         channels: values per patch, C.
         outputs: total output width of all heads, O.
-        likelihood_heads: number of heads that add the likelihood of each token.
+        likelihood_heads: number of heads that also compute the likelihood of each token.
         towers: number of towers (stacks of layers): 1 for all slots, or 2, one for text and one for
             images; each slot passes through one tower.
     """

@@ -3,16 +3,16 @@
     oneflow, mask_flow     every pass is over all slots
     edit_flow              every pass is over all slots; up to twice the NFE if images are inserted
     chameleon, dalle       one pass per token, text tokens and image codes, with a KV cache
-    transfusion, lmfusion  one pass per text token; for an image, the passes of its flow over all
-    of its slots, with the KV cache, and one pass that adds it to the cache
+    transfusion, lmfusion  one pass per text token; for an image, the passes of its flow over its
+                           slots, with the KV cache, and one pass that adds the image to the cache
 
-The numbers are those of the samplers in `samplers`. Autoregressive samplers take one pass per token
+The numbers follow the samplers in `samplers`. Autoregressive samplers take one pass per token
 that they write, including <image> and <end>, and one for BOS. In `edit_flow` a document grows in a
 row of fixed length, so each pass is over all slots of the row. An image that is inserted late still
 needs its whole flow (`edit.EditSampler.run_times`), so documents with images are counted with twice
 the NFE, the worst case. In `lmfusion` all slots of a pass have one modality, so a pass reads the
-weights of one tower. Costs are without a prompt and without guidance, which would cost up to twice
-as much.
+weights of one tower. The costs assume no prompt and no guidance. Guidance would cost up to twice as
+much.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class DocumentShape:
         return self.num_text_tokens + self.num_images * self.patches_per_image
 
     def text_run_lengths(self) -> Iterator[int]:
-        """Return the number of text tokens before each image; without images, of all text."""
+        """Return the number of text tokens before each image; without images, the total number."""
         parts = max(self.num_images, 1)
         return (
             self.num_text_tokens * (n + 1) // parts - self.num_text_tokens * n // parts
@@ -68,7 +68,7 @@ class ForwardPass:
 
 
 PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
-"""Function from a document and an NFE to forward passes; the NFE may be that of each image."""
+"""Function that maps a document and an NFE to forward passes; the NFE may be one per image."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,8 +38,8 @@ class Deployment:
     """Workload for which latency is computed: a network, a document shape, a batch and chips.
 
     Attributes:
-        network: network with one vocabulary head and one tower; a profile adds the paradigm's
-            others.
+        network: network with one vocabulary head and one tower; a profile adds the other heads and
+            towers of a paradigm.
         document: shape of the documents to generate.
         batch: number of documents generated at once.
         chip: type of the chips.

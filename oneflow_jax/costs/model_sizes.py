@@ -1,6 +1,6 @@
-"""Networks and the document of the latency estimates; these networks are not trained here.
+"""Networks and the document for the latency estimates; these networks are not trained here.
 
-Each has one text head and one image head.
+Each network has one text head and one image head.
 """
 
 from oneflow_jax.costs.flops import Network
@@ -37,7 +37,7 @@ EIGHT_BILLION = Network(
 Backbone and vocabulary are those of Llama 3 8B (The Llama 3 Herd of Models, 2024, table 3; 128,256
 tokens as released). A patch is 2 x 2 latents of 16 channels. Llama has 8.03 billion parameters,
 since the rows of its embedding table have the full width of 4,096. `configs/tpu_v4.py:8B` has
-131 thousand parameters fewer than this network, since its patches are pixels.
+131 thousand parameters fewer than this network, because it uses patches of pixels.
 """
 
 NETWORKS = {"1B": ONE_BILLION, "8B": EIGHT_BILLION}
@@ -46,4 +46,4 @@ NETWORKS = {"1B": ONE_BILLION, "8B": EIGHT_BILLION}
 DOCUMENT = DocumentShape(
     num_text_tokens=256, num_images=4, patches_per_image=256, codes_per_image=1_024
 )
-"""The document whose latencies are reported."""
+"""The document for which latencies are reported."""

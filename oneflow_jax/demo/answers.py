@@ -1,4 +1,4 @@
-"""The page's logic: from prompts to HTML, independent of widgets."""
+"""The logic of the page: it converts prompts to HTML, and does not depend on the widgets."""
 
 import os
 import pathlib
@@ -22,7 +22,7 @@ STEP_PAUSE_S = 0.12
 MAX_STEPS = 64
 
 MAX_CHARACTERS = 100_000
-"""Longest document that the page accepts."""
+"""Maximum number of characters of a document on the page."""
 
 
 class ModelRegistry:
@@ -33,10 +33,10 @@ class ModelRegistry:
     """
 
     def __init__(self, folders: Sequence[str | os.PathLike[str]]) -> None:
-        """Register the shipped model and the runs in some folders.
+        """Register the shipped model and the runs in the given folders.
 
         Raises:
-            UserError: a folder is not that of a run with a checkpoint.
+            UserError: a folder has no run with a checkpoint.
         """
         self._folders = {}
         for folder in (PRETRAINED, *folders):
@@ -88,7 +88,7 @@ def _open_image(tag: prompts.ImageTag, files: Sequence[str]) -> PIL.Image.Image:
     if tag.path not in known:
         uploaded = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
         raise UserError(
-            f"<image:{tag.path}>: not on the page. Add the image under Images; added: {uploaded}."
+            f"<image:{tag.path}>: not on the page. Add it under Images, which has {uploaded}."
         )
     try:
         return PIL.Image.open(known[tag.path])
@@ -117,8 +117,8 @@ def stream_html(
         seed: RNG seed.
 
     Yields:
-        HTML, each time of the whole output: first messages about the progress, then every step of
-        the document, and at the end all steps with a slider.
+        HTML that replaces all earlier output: first messages about the progress, then every step
+        of the document, and at the end all steps with a slider.
     """
     try:
         yield from _generate(models, name, text, files or (), steps, guidance, seed)
@@ -142,14 +142,14 @@ def _generate(
         ("guidance", guidance, 0, 20),
     ):
         check_real(field, value, least, most)
-    # A browser's numbers are floats.
+    # The browser sends all numbers as floats.
     for field, value in (("steps", steps), ("seed", seed)):
         if value != int(value):
             raise UserError(f"{field}={value}: not a whole number. Give a whole number.")
     yield _render_status(f"Loading {name} ...")
     model = models[name]
     options = {"steps": int(steps), "seed": int(seed), "image_guidance_scale": float(guidance)}
-    # Errors are raised here, before anything is compiled.
+    # This call raises errors of the prompt and the options before anything is compiled.
     stream = model.stream(prompt, **options)
     warnings = "".join(map(_render_status, model.list_warnings(prompt)))
     yield _render_status("Generating; the first call with these settings compiles a program ...")

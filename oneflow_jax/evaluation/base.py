@@ -31,7 +31,7 @@ class MetricResult:
         metrics: metrics in the range 0 to 1, by name.
         gallery: scored images with their captions, for a contact sheet; may be empty.
         unbounded: metrics with other ranges, by name.
-        bootstrap: function from an RNG seed to bootstrap values of `metrics` and `unbounded`.
+        bootstrap: function that maps an RNG seed to bootstrap values of `metrics` and `unbounded`.
             Metrics for which resampling is not implemented are absent from its result.
     """
 
@@ -106,8 +106,9 @@ class EvalSuite:
 
     Attributes:
         tasks: the tasks.
-        measure_reference: function that measures metrics of the data or of a classifier, not of a
-            model, by name. It may take minutes, since it may train the classifier.
+        measure_reference: function that returns metrics of the data or of a classifier, by name.
+            They do not depend on the model. The function may take minutes, because it may train the
+            classifier.
     """
 
     tasks: tuple[EvalTask, ...]
@@ -125,7 +126,7 @@ def diversity(labels: Sequence[str], num_labels: int) -> float:
 
 
 def total_variation(generated: Sequence[int], real: Sequence[int]) -> float:
-    """Return the total variation distance of the two value distributions: 0 equal, 1 disjoint."""
+    """Return the total variation distance of both distributions, from 0 (equal) to 1 (disjoint)."""
     upto = max([*generated, *real], default=0) + 1
     shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (generated, real)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from oneflow_jax.errors import check_at_least
 
 Statistic = Callable[[Int[np.ndarray, "n"]], "float | Float[np.ndarray, 'f']"]
-"""A function from document indices, possibly with repetitions, to one or several metrics."""
+"""A function that maps document indices, which may repeat, to one or several metrics."""
 
 
 def resample(
@@ -19,7 +19,7 @@ def resample(
     Percentiles of the values are the ends of a bootstrap interval (Efron, Bootstrap Methods, 1979).
     The interval covers the choice of documents. It covers neither the training seed nor errors of
     the classifier. With fewer than about 30 documents the interval is too narrow. If all documents
-    have the same outcome, for example 1 of 1, its width is 0.
+    have the same outcome, the width of the interval is 0.
 
     Args:
         statistic: function of document indices in the range 0 to `count` - 1.
@@ -44,8 +44,8 @@ def half_sample(
     Use this function instead of `resample` for metrics that repeated documents would bias, such as
     distances between image sets. Each half is drawn without replacement. The values vary about as
     much as the metric of n documents varies between sets of n documents (delete-d jackknife of Shao
-    and Wu, 1989, with d = n / 2). The metric of half the documents may be biased, so all values are
-    shifted: their mean is the metric of all documents.
+    and Wu, 1989, with d = n / 2). The metric of half the documents may be biased. So all values are
+    shifted by a constant, such that their mean is the metric of all documents.
 
     Raises:
         UserError: `count` or `num_resamples` is below 2.

@@ -6,11 +6,11 @@ cider            TF-IDF weighted n-gram similarity, 0 to 10 (Vedantam, Lawrence 
                  2015). Document frequencies are counted over the references of all images, so all
                  captions must be scored at once; for a single image, CIDEr is 0
 
-The scorers are those of the COCO evaluation (Chen et al., 2015). What COCO calls "CIDEr" is CIDEr-D
-of the paper. COCO's tokenizer is a Java program and is not used here: this module lowercases texts,
-splits them at spaces and punctuation, and drops the punctuation. COCO's tokenizer treats
-contractions ("don't") and numbers differently. So do not compare metrics of texts with contractions
-or numbers with published values.
+The scorers are those of the COCO evaluation (Chen et al., 2015). COCO's "CIDEr" is the metric that
+the paper calls CIDEr-D. COCO's tokenizer is a Java program and is not used. Instead, this module
+lowercases texts, splits them at spaces and punctuation, and drops the punctuation. COCO's tokenizer
+treats contractions ("don't") and numbers differently. So do not compare metrics of texts with
+contractions or numbers with published values.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ PACKAGE = "pycocoevalcap"
 
 
 def is_missing() -> bool:
-    """Return whether the optional package is not installed; without it no metric is computed."""
+    """Return whether the optional package is missing; then no metric is computed."""
     return importlib.util.find_spec(PACKAGE) is None
 
 

@@ -1,6 +1,6 @@
 """Contrastive image and text encoders: small MLPs on image features and on bags of words.
 
-The training is that of Radford et al., Learning Transferable Visual Models From Natural Language
+The training follows Radford et al., Learning Transferable Visual Models From Natural Language
 Supervision (CLIP, 2021), fig. 3, with small MLPs ("heads") instead of large networks. Each encoder
 returns vectors of length 1. The loss is the symmetric cross entropy over a batch, with a learned
 temperature.
@@ -19,12 +19,12 @@ EMBED_DIM = 256
 """Dimension of the shared embedding space."""
 
 NUM_STEPS = 1200
-"""Optimizer steps. After them, the emoji classifier names nearly every clean training image."""
+"""Number of optimizer steps; the emoji classifier then labels most clean training images right."""
 
 BATCH_SIZE = 512
 """Image-text pairs per step, or all pairs if there are fewer.
 
-Each image occurs at most once in a batch; otherwise a copy of it would be its negative.
+Each image occurs at most once in a batch; otherwise its copy would be a negative example for it.
 """
 
 LEARNING_RATE = 1e-3
@@ -33,7 +33,7 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY, DROPOUT_RATE = 0.1, 0.3
 """Weight decay of AdamW, and fraction of image features that training replaces by their mean.
 
-Without this regularization the heads overfit, since the images are few.
+Without this regularization the heads overfit, because there are few images.
 """
 
 MAX_LOGIT_SCALE = 100.0
@@ -50,7 +50,7 @@ def encode_image(params: Params, features: Float[Array, "n f"]) -> Float[Array, 
 
 
 def encode_text(params: Params, bags: Float[Array, "n V"]) -> Float[Array, "n d"]:
-    """Encode bags of words (word frequencies) as vectors of length 1; 0 for an empty bag."""
+    """Encode bags of words (word frequencies) as vectors of length 1; an empty bag gives zeros."""
     return _projection_head(bags @ params["words"], params["phrase/in"], params["phrase/out"])
 
 
@@ -110,7 +110,7 @@ def train(
 def _init_params(
     features: Float[np.ndarray, "n c f"], vocab_size: int, rng: np.random.Generator
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Return random weights, and the mean and std of the features, which are not trained."""
+    """Return random weights to train, and the fixed mean and std of the features."""
     hidden = 2 * EMBED_DIM
 
     def weights(rows: int, columns: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Metrics of the digits data set: is the caption valid, and does the image show its digit?
 
 caption_validity        fraction of captions that are exactly one of the 40 captions
-length_total_variation  total variation distance between the distributions of caption lengths, in
-                        words, of samples and of data; 0 is best
+length_total_variation  total variation distance between the caption lengths (in words) of the
+                        samples and those of the data; 0 is best
 image_caption_match     fraction of valid captions whose image is classified as the caption's digit
 caption_diversity       effective number of distinct captions, exp(entropy of the valid captions),
                         divided by 40; about 1 for the data, 1/40 if all captions are the same

@@ -6,8 +6,8 @@ word, or followed by a spurious word. In documents with images, one image is rep
     edit_text_recall   fraction of the errors in words that are corrected; two swapped words count
                        as one error, since the alignment of items leaves one of the two in place
     edit_image_recall  fraction of the replaced images that show the right content after editing
-    over_edit_rate     fraction of the items without an error that the model loses
-    unedited_baseline  fraction of all items that are right without any edit
+    over_edit_rate     fraction of the items without an error that are missing after editing
+    unedited_baseline  fraction of all items that are right before editing
     edit_exact_match   fraction of documents that are entirely right after editing
 """
 
@@ -83,7 +83,7 @@ def inject_errors(
     images: Mapping[str, np.ndarray],
     classifier: SingleImageClassifier,
 ) -> CorruptedDocument:
-    """Inject errors into a document: in at least one word if it has words, and in one image.
+    """Inject errors into at least one word and into one image, if the document has them.
 
     Args:
         document: a document of two or more items.
@@ -114,8 +114,8 @@ def inject_errors(
             items[n], items[n + 1] = items[n + 1], items[n]
         else:
             extra.add(n)
-            # The spurious word must differ from its neighbors: of two equal words, scoring could
-            # not tell which one is spurious.
+            # The spurious word must differ from its neighbors, because scoring could not tell which
+            # of two equal words is spurious.
             neighbors = right[n : n + 2]
             items[n] = [*items[n], rng.choice([word for word in words if word not in neighbors])]
     if not all(is_word):
@@ -163,7 +163,7 @@ def score(
 def _align(
     corrupted: CorruptedDocument, document: Document, classifier: SingleImageClassifier
 ) -> tuple[set[int], set[int]]:
-    """Return the indices of the reference items that occur, and of those next to a surplus item."""
+    """Return indices of reference items: those that occur, and those next to a surplus item."""
     blocks = edits.align(
         corrupted.reference, _with_names(_to_items(document), classifier)
     ).get_opcodes()

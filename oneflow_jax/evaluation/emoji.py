@@ -1,8 +1,8 @@
 """Evaluation suite of the data set `emoji`: the tasks of `label_tasks`, and editing.
 
-An image shows an emoji if, of all emoji in the training data, this emoji is nearest to the image
-(`nearest_image`). The metrics of editing are in `evaluation.editing`. For models that choose the
-number of images themselves, there are reference metrics:
+The classifier decides that an image shows the nearest emoji of the training data (`nearest_image`).
+The metrics of editing are in `evaluation.editing`. For models that choose the number of images,
+there are reference metrics:
 
     reference_num_images_1      fraction of the data's documents with 1 image; also _2, _3 and _4
 """
@@ -28,11 +28,11 @@ def make_suite(
 
     Args:
         concepts: all concepts, including those held out of training.
-        train_documents: training documents, for comparison.
+        train_documents: training documents, for the reference metrics.
         heldout_documents: documents for the editing task; may be empty. Their combinations of
             concepts do not occur in training documents.
         num_samples: number of documents per task.
-        variable_length: whether the model chooses the number of images itself.
+        variable_length: whether the model chooses the number of images.
     """
     seen = [concept for concept in concepts if concept.in_training]
     classifier = NearestImage.from_images(seen)

@@ -1,16 +1,17 @@
 """Evaluation suite of the data set `emoji_styles`: the tasks of `label_tasks`, and composition.
 
-    styled_name          fraction of images, generated for a caption with a style, that show the
-                         name; pairs of name and style are in training
+    styled_name          fraction of the images generated for a name and a style that show the
+                         name; training has images of each (name, style) pair
     styled_style         fraction of these images that are in the style
-    styled               fraction of these images where both are right
-    composition_name     the same three for pairs that are not in training, although the name and
-    composition_style    the style are: they cannot be copied from training
-    composition
+    styled               fraction of these images that show the name in the style
+    composition_name     as `styled_name`, but for held-out pairs: training has images of the name
+                         and images of the style, but no image of the pair to copy
+    composition_style    as `styled_style`, but for held-out pairs
+    composition          as `styled`, but for held-out pairs
 
-An image shows what the nearest of all drawings shows (`nearest_image`). The drawings of held-out
-pairs are among them, so that a composition can be recognized. The reference metrics measure how
-reliable this is:
+The classifier decides that an image shows the name and style of the nearest drawing
+(`nearest_image`). The drawings of held-out pairs are among the drawings, so that a composition can
+be recognized. The reference metrics measure how reliable the classifier is:
 
     reference_composition        fraction of real drawings of held-out pairs that the classifier
                                  labels correctly after a random shift, blur and noise
@@ -41,10 +42,10 @@ def make_suite(
     Args:
         drawings: all drawings of the data set, including those that are held out.
         classifier: function that labels what images show.
-        train_documents: training documents, for comparison.
+        train_documents: training documents, for the reference metrics.
         num_samples: number of documents per task.
-        variable_length: whether the model chooses the number of images itself.
-        seed: RNG seed of the copies for the reference metrics.
+        variable_length: whether the model chooses the number of images.
+        seed: RNG seed of the augmented copies for the reference metrics.
     """
     train = [drawing for drawing in drawings if drawing.in_training]
     pairs = [drawing for drawing in drawings if drawing.pair_held_out]

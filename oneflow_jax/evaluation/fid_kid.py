@@ -24,8 +24,8 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -
 
     The distance is |mean - mean'|² + tr(S + S' - 2 (S S')^½), with covariances S and S', as in
     Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017). The estimate is biased
-    upward, the more the fewer vectors are given, and is above 0 even for two samples of one
-    distribution. Report n and m, and compare only distances of equal n and m.
+    upward; the fewer the vectors, the larger the bias. The estimate is above 0 even for two samples
+    of one distribution. Report n and m, and compare only distances of equal n and m.
 
     Raises:
         UserError: the widths differ, or a set has fewer than two vectors.
@@ -50,14 +50,14 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return the squared maximum mean discrepancy with the kernel (x.y / d + 1)³.
 
-    The metric is that of Binkowski et al., Demystifying MMD GANs (2018). The estimate is unbiased:
+    Binkowski et al., Demystifying MMD GANs (2018), define the metric. The estimate is unbiased:
     for two samples of one distribution, and any number of vectors, it is about 0 and may be
     negative.
 
     Args:
         x: feature vectors.
         y: feature vectors; their number may differ from that of `x`.
-        size: number of vectors of each set in a subset.
+        size: number of vectors that a subset has from each set.
         subsets: number of subsets; each is drawn without replacement.
         seed: RNG seed of the subsets.
 
@@ -103,14 +103,17 @@ def validate_pair(
 def _gaussian(
     vectors: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "r d"]]:
-    """Return the mean, and a matrix R of at most d rows whose R^T R is the covariance."""
+    """Return the mean, and a matrix R of at most d rows such that R^T R is the covariance."""
     mean = vectors.mean(axis=0)
     root = np.linalg.qr(vectors - mean, mode="r")
     return mean, root / np.sqrt(len(vectors) - 1)
 
 
 def _mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> float:
-    """Return the unbiased squared MMD: mean kernels within x and y, minus 2 times that between."""
+    """Return the unbiased squared MMD.
+
+    The value is the mean kernel within x, plus that within y, minus twice that between x and y.
+    """
     within = [_cubic_kernel(same, same) for same in (x, y)]
     count = len(x)
     own = sum((values.sum() - np.trace(values)) / (count * (count - 1)) for values in within)

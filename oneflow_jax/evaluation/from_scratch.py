@@ -17,7 +17,7 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import base, interleaved, text_diversity
 
 MAX_TRAIN_TEXTS = 5_000
-"""Number of training texts that are searched for the nearest one."""
+"""Maximum number of training texts among which the nearest text is searched."""
 
 
 def score(

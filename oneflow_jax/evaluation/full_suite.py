@@ -1,6 +1,6 @@
-"""Additional metrics of labeled images, by pretrained networks and a trained classifier.
+"""Additional metrics of labeled images, computed with pretrained networks and a trained classifier.
 
-They are added to the tasks of `label_tasks`: distances between generated and real images
+These metrics are added to the tasks of `label_tasks`: distances between generated and real images
 (`image_set_distance`), comparison of captions with references (`caption_metrics`), and metrics of
 documents generated without a prompt (`from_scratch`). For two metrics, the user must provide
 weights:
@@ -8,30 +8,30 @@ weights:
     fid            Fréchet distance of Inception v3 features; depends on the number of images
     clip_score     mean of 100 max(0, cosine of CLIP's image and caption embeddings)
 
-Three metrics use images that are generated for names of which no image is in training:
+Three metrics use images that are generated for names without any image in training:
 
     heldout_concept_accuracy  fraction of these images that show the name
-    memorization_rate         fraction of these images that are closer to a training image than the
-                              5th percentile of new real images
+    memorization_rate         fraction of these images that are closer to a training image than
+                              95 % of new real images are
     nn_distance_ratio         median distance to the nearest training image, divided by the same
                               median of new real images
 
-`precision_recall.measure_memorization` computes the last two. The task "composition" has the same
-figures: its new real images are those of the held-out pairs.
+`precision_recall.measure_memorization` computes the last two. The task "composition" has similar
+metrics; its new real images are the real images of held-out pairs.
 
     composition_kid                KID of the generated images and the real images of held-out pairs
-    composition_kid_train          KID of the generated images and all images of training
+    composition_kid_train          KID of the generated images and all training images
     composition_memorization_rate  as `memorization_rate`
     composition_nn_distance        median distance to the nearest training image
     composition_nn_distance_ratio  as `nn_distance_ratio`
-    composition_judge              fraction of the generated images that have the right label by a
-                                   judge that has not seen the real images of held-out pairs
+    composition_judge              fraction of the generated images that the judge labels correctly;
+                                   the judge was not trained on real images of held-out pairs
     composition_judge_name         fraction of these images with the right name; also _style
 
-KID is `kid_efficientnet` (`image_set_distance`). The reference metrics have the same figures of the
-real images of held-out pairs, with the prefix "reference_". Their `composition_nn_distance_ratio`
-and `composition_kid` would be 1 and 0 by definition. The judge labels a shifted, blurred and noisy
-copy of each of them.
+KID is `kid_efficientnet` (`image_set_distance`). The reference metrics are the same metrics for the
+real images of held-out pairs, with the prefix "reference_". They lack
+`composition_nn_distance_ratio` and `composition_kid`, which would be 1 and 0 by definition. For the
+reference metrics the judge labels a shifted, blurred and noisy copy of each real image.
 """
 
 import dataclasses
@@ -73,14 +73,14 @@ class ReferenceData:
     """Real data and networks that the metrics need.
 
     Attributes:
-        images: images of training, and held-out images; the model generates images for the names
-            of both.
+        images: training images and held-out images; the model generates images for the names of
+            both.
         heldout_images: images of names that are not in training: the "new real images" of
             `memorization_rate` and `nn_distance_ratio`.
         real: training documents, at least as many as are generated.
         train_texts: texts of training documents.
         classifier: function that labels what images show.
-        judge: such a function that has not seen the images of held-out pairs.
+        judge: function that labels images and was not trained on the images of held-out pairs.
         inception_weights: path of the Inception v3 weights for FID; "" to skip FID.
         clip_dir: folder of a CLIP model for the CLIP score; "" to skip it.
     """
@@ -96,26 +96,26 @@ class ReferenceData:
 
     @property
     def train_images(self) -> list[LabeledImage]:
-        """Images of training."""
+        """The training images."""
         return [image for image in self.images if image.in_training]
 
     @property
     def unseen_images(self) -> list[LabeledImage]:
-        """Images of names of which no image is in training."""
+        """Images with a name that no training image has."""
         names = {image.name for image in self.train_images}
         return [image for image in self.images if image.name not in names]
 
     @property
     def heldout_pairs(self) -> list[LabeledImage]:
-        """Held-out images of names of which other images are in training."""
+        """Held-out images with a name that training images also have."""
         names = {image.name for image in self.train_images}
         return [image for image in self.images if not image.in_training and image.name in names]
 
-    # Cached: evaluation at several NFE loads the networks only once.
+    # The following is cached, so evaluation at several NFE loads the networks only once.
 
     @functools.cached_property
     def train_features(self) -> Float[np.ndarray, "n 1280"]:
-        """Features of the images of training."""
+        """Features of the training images."""
         return _features(self.train_images)
 
     @functools.cached_property
@@ -138,8 +138,8 @@ def extend_suite(
         suite: the suite of `emoji.make_suite` or `emoji_styles.make_suite`.
         reference: real data and networks to compare with.
         layouts: prompts of the task "document" for models that cannot choose the number of images:
-            each fixes the number of images of a whole document. Empty for models that choose it,
-            whose suite already has the task.
+            each prompt fixes the number of images of a document. The sequence is empty for models
+            that choose the number, because their suite already has the task.
         num_samples: number of documents per task.
     """
     extras = {
@@ -278,7 +278,7 @@ def _score_composition(
 
 
 def measure_heldout_pairs(reference: ReferenceData) -> dict[str, float]:
-    """Measure the real images of held-out pairs like the images of the task "composition".
+    """Compute the metrics of the task "composition" for the real images of held-out pairs.
 
     Returns:
         The metrics of the task with the prefix "reference_"; {} without held-out pairs.

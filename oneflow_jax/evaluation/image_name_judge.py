@@ -34,7 +34,7 @@ MAX_COPIES, MIN_COPIES, MAX_TRAIN_IMAGES = 32, 8, 16_000
 """Limits of the number of versions of each training image, the unchanged one included.
 
 Each image has `MAX_COPIES` versions if that makes at most `MAX_TRAIN_IMAGES` in total, that is, for
-up to 500 images. More images have fewer versions, but at least `MIN_COPIES`.
+up to 500 images. If there are more images, each has fewer versions, but at least `MIN_COPIES`.
 """
 
 MAX_SHIFT, MAX_BLUR_STD, MAX_NOISE_STD = 1 / 12, 1 / 20, 40.0
@@ -47,8 +47,8 @@ class Judge:
 
     Attributes:
         labels: labels that the classifier chooses from.
-        words: vocabulary of the noun phrases made of the labels; row i of `params["words"]` is the
-            vector of word i.
+        words: vocabulary of the noun phrases made from the labels; row i of `params["words"]` is
+            the vector of word i.
         params: float32 parameters of both encoders, by name.
     """
 
@@ -144,7 +144,7 @@ class Judge:
 
 
 def hash_training_data(images: Sequence[LabeledImage]) -> str:
-    """Return a hash of all that determines a classifier: labels, images and EfficientNet."""
+    """Return a hash of everything that determines a classifier: labels, images, EfficientNet."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(generated.describe_versions([image_set_distance.PACKAGE]).encode())
     for image in images:

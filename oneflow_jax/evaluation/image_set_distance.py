@@ -1,4 +1,4 @@
-"""Distances between generated and real image sets, on features of EfficientNet-Lite0.
+"""Distances between generated and real image sets, computed on features of EfficientNet-Lite0.
 
 kid_efficientnet   kernel distance; not comparable with KID, which uses Inception v3
 fd_efficientnet    Fréchet distance; not comparable with FID, which uses Inception v3
@@ -25,7 +25,7 @@ NUM_SUBSETS = 50
 
 
 def is_missing() -> bool:
-    """Return whether the optional package is not installed."""
+    """Return whether the optional package is missing."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
@@ -54,7 +54,7 @@ def score(
     """Compute all distances; their bootstrap values use random halves of both sets.
 
     Precision and recall use each distinct real image only once, with its generated image. With
-    duplicates, the nearest neighbor of an image would be its duplicate, and the radius 0.
+    duplicates, the nearest neighbor of an image would be its duplicate, and the radius would be 0.
 
     Args:
         generated: generated images; each has the prompt of the real image at the same index.
@@ -76,7 +76,7 @@ def score(
         draws = dict(
             zip(names, bootstrap.half_sample(compute, len(generated), seed).T, strict=True)
         )
-        # `half_sample` shifts all values by a constant, which can push fractions out of 0 to 1.
+        # `half_sample` shifts all values by a constant, so fractions may leave the range 0 to 1.
         return draws | {name: draws[name].clip(0, 1) for name in ("precision", "recall")}
 
     shares = {name: everything.pop(name) for name in ("precision", "recall")}

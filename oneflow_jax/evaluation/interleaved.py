@@ -7,13 +7,13 @@ in the range 0 to 1:
     image_name_alignment  fraction of images that show the right name: the names in the text and
                           what the images show are aligned as two sequences. The place of an image
                           between words does not matter, since some models generate all words first
-    count_accuracy        of the documents that state a number ("three animals: ..."): fraction with
-                          that number of images and of names
-    order_accuracy        of the documents with several images or names: fraction whose images show
-                          exactly the names, in order and with repetitions
-    category_consistency  of the documents whose text mentions a name or a kind: fraction that have
-                          images and whose images and names are all of one kind; if the text states
-                          a kind, it must be this kind
+    count_accuracy        fraction of the documents that have as many images and names as their text
+                          states ("three animals: ..."), among documents that state a number
+    order_accuracy        fraction of the documents whose images show exactly the names, in order
+                          and with repetitions, among documents with several images or names
+    category_consistency  fraction of the documents that have images and whose images and names are
+                          all of one kind, among documents whose text mentions a name or a kind
+                          ("animals"); if the text states a kind, it must be this kind
     diversity             geometric mean of two ratios, each at most 1: the effective number of
                           names, exp(entropy), divided by that of real documents; and the same ratio
                           for templates
@@ -30,8 +30,9 @@ component can make up for another: a model that always generates the same correc
 random images, scores near 0.
 
 A name in a text may have a drawing style (`data.labels`). If a document's text names styles, "name"
-means the style and the name in all metrics above, and images in another style are wrong. Otherwise
-an image shows its name in any style. Keywords are removed from the text before all metrics.
+means the style and the name in all metrics above, and images in another style are wrong. If the
+text names no style, an image may show the name in any style. Keywords are removed from the text
+before the metrics are computed.
 
 An `ImageClassifier` labels what an image shows. Together with these metrics, report those of real
 documents and of real documents with shuffled images (`compute_bounds`).
@@ -50,7 +51,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base, bootstrap
 
 ImageClassifier = Callable[[UInt8[np.ndarray, "n H W 3"]], Sequence[str]]
-"""A function from n images to n labels of what they show.
+"""A function that maps n images to n labels of what they show.
 
 Examples are `Judge.classify` and `NearestImage`.
 """
@@ -70,7 +71,7 @@ class DocumentScores:
     """Counts and outcomes of one document; `compute_metrics` computes the metrics from them.
 
     Attributes:
-        names: labels in the text, in the order of their mention.
+        names: labels in the text, in order of appearance.
         shown: label of what each image shows.
         num_aligned: number of images that show the right name; see `image_name_alignment`.
         count_correct: whether the stated count is right; None if the text states no count.
@@ -153,8 +154,8 @@ def compute_metrics(
     """
     if not 0 < len(generated) <= len(real):
         raise UserError(
-            f"{len(generated)} generated and {len(real)} real documents: diversity depends on "
-            "their number. Give one or more generated documents and at least as many real ones."
+            f"{len(generated)} generated and {len(real)} real documents: both numbers affect the "
+            "diversity. Give one or more generated documents and at least as many real ones."
         )
     real = real[: len(generated)]
     pictures = sum(one.num_images for one in generated)
@@ -216,7 +217,7 @@ def compute_bounds(
 def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) -> list[Document]:
     """Permute a random fraction of the images of all documents among their places.
 
-    Every chosen image moves, unless it is the only one. The image that replaces it may show the
+    Every chosen image moves, unless only one is chosen. The image that replaces it may show the
     same name.
     """
     pictures = _list_images(documents)
@@ -251,8 +252,8 @@ def _classify_images(
     if odd or len(predictions) != len(images):
         raise UserError(
             f"classifier: it returned {len(predictions)} labels for {len(images)} images, and "
-            f"unknown labels {odd[:3]}. Pass the images that the classifier knows, and return one "
-            "label per image."
+            f"unknown labels {odd[:3]}. Give all images that the classifier can name as `known`, "
+            "and return one label per image."
         )
     return predictions
 
@@ -263,7 +264,7 @@ def _is_consistent(
     predictions: Sequence[str],
     groups: Mapping[str, tuple[str, str]],
 ) -> bool | None:
-    """Return whether all names and images are of one kind, which is the kind stated in the text.
+    """Return whether all names and images are of one kind, and of the text's kind if it states one.
 
     The result is None if the text mentions neither a name nor a kind. Kinds are compared together
     with their categories, since a document is composed from one category and one kind.
@@ -286,7 +287,7 @@ def _relative_diversity(
     generated: Sequence[DocumentScores],
     real: Sequence[DocumentScores],
 ) -> float:
-    """Return the effective number of labels divided by that of real documents, at most 1."""
+    """Return the effective number of labels, divided by its value for real documents; at most 1."""
     usual = base.diversity(get_labels(real), 1)
     return min(1.0, base.diversity(get_labels(generated), 1) / usual) if usual else 0.0
 

@@ -1,30 +1,31 @@
 """Tasks of data sets of labeled images: do images show what the text names?
 
-    text_to_image            fraction of images, generated for a caption, that show its name
-    image_to_text            fraction of captions, generated for an image, that are exact and right
-    joint                    fraction of documents, generated without a prompt, whose image shows
+    text_to_image            fraction of the images generated for a caption that show its name
+    image_to_text            fraction of the captions generated for an image that match a template
+                             exactly and name what the image shows
+    joint                    fraction of the documents generated without a prompt whose image shows
                              what their caption names
-    joint_template_validity  fraction of these documents whose text is one of the caption templates
-                             with one label and, if there are keywords, with true ones
+    joint_template_validity  fraction of these documents whose text is a caption template with one
+                             label; if the text has keywords, they must be true
     joint_diversity          effective number of distinct names in these documents, exp(entropy),
                              divided by the number of names in training
 
-Models that choose the number of images themselves also generate whole documents without a prompt:
+Models that choose the number of images also generate whole documents without a prompt:
 
-    document_alignment          fraction of images that show what is named in their place: the
-                                images and the labels in the text are aligned as two sequences
-    document_count_accuracy     of the documents that state a count: fraction with that number of
-                                images
+    document_alignment          fraction of images that show the label at their place in the text;
+                                the images and the labels are aligned as two sequences
+    document_count_accuracy     fraction of the documents that have as many images as their text
+                                states, among documents that state a count
     document_num_images_1       fraction of documents with 1 image; also _2, _3 and _4
     document_diversity          `joint_diversity` of these documents
     document_template_validity  fraction of documents that match a template exactly, including
                                 labels, count and keywords
-    document_accuracy           fraction of images that show what the template names in their place;
+    document_accuracy           fraction of images that show what the template names at their place;
                                 all images of documents that match no template count as wrong
 
 A text may name an emoji with or without its style (`labels`). Without a style, an image in any
 style is right; with a style, the image must be in this style. An `interleaved.ImageClassifier`
-tells what an image shows.
+decides what an image shows.
 """
 
 import functools
@@ -55,10 +56,10 @@ def make_tasks(
     """Make the tasks; each has as many documents as `asked` has images.
 
     Args:
-        asked: images of training, whose names and pixels the prompts have.
+        asked: training images; the prompts contain their names or their pixels.
         known: all images that a document can name or show.
         classifier: function that labels what images show.
-        variable_length: whether the model chooses the number of images itself.
+        variable_length: whether the model chooses the number of images.
     """
     tasks = [
         make_image_task("text_to_image", [image.name for image in asked], classifier),
@@ -84,9 +85,9 @@ def make_tasks(
 def make_image_task(
     name: str, asked: Sequence[str], classifier: interleaved.ImageClassifier
 ) -> base.EvalTask:
-    """Make a task of images for captions, one for each label in `asked`.
+    """Make a task that asks for one image for each label in `asked`.
 
-    The metrics are the fractions of right images by `compare_labels`.
+    The metrics are the fractions of images that `compare_labels` counts as right.
     """
     prompts = tuple(Document((caption_prompt(label), Gap("image"))) for label in asked)
     return base.EvalTask(name, prompts, functools.partial(_score_images, name, asked, classifier))
@@ -98,7 +99,7 @@ def caption_prompt(label: str) -> Text:
 
 
 def spread_evenly(images: Sequence[LabeledImageT], count: int) -> list[LabeledImageT]:
-    """Choose `count` images that are spread evenly over the list, or go around it."""
+    """Choose `count` images, spread evenly over the list; repeat the list if it is too short."""
     total = len(images)
     return [images[n * total // count if count < total else n % total] for n in range(count)]
 
@@ -106,7 +107,7 @@ def spread_evenly(images: Sequence[LabeledImageT], count: int) -> list[LabeledIm
 def compare_labels(
     metric: str, asked: Sequence[str], shown: Sequence[str]
 ) -> dict[str, list[bool]]:
-    """Return by metric, for each image, whether it shows the label that was asked for.
+    """Return, for each metric and image, whether the image shows the label that was asked for.
 
     Args:
         metric: metric of the whole label. If labels have styles, the metrics `<metric>_name` and
@@ -222,7 +223,7 @@ def _score_documents(
 def _parse_captions(
     documents: Sequence[Document], known: Sequence[LabeledImage]
 ) -> list[str | None]:
-    """Return the label in each caption of one image, or None for a caption that is not exact."""
+    """Return the label in each caption; None if a caption matches no template exactly."""
     kinds = labels.list_kinds(known)
     plain = (style_captions.split_keywords(document)[0] for document in documents)
     return [sentences.parse_name(document.text(), kinds) for document in plain]

@@ -23,12 +23,12 @@ class NearestImage:
 
     @classmethod
     def from_images(cls, images: Sequence[LabeledImage]) -> "NearestImage":
-        """Index images of one size."""
+        """Index the images, which must all have the same size."""
         vectors = np.stack([features(image.pixels) for image in images])
         return cls([image.label for image in images], vectors)
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[str]:
-        """Return the label of the image that is nearest to each of `images`, of the same size."""
+        """Return, for each image, the label of the nearest indexed image; sizes must be equal."""
         nearest = []
         for image in images:
             distances = np.square(self.vectors - features(image)[None]).sum(axis=1)

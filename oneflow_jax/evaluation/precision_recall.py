@@ -15,7 +15,7 @@ from oneflow_jax.errors import UserError, check_at_least
 from oneflow_jax.evaluation import fid_kid
 
 NUM_NEIGHBORS = 3
-"""Number k of nearest neighbors in the paper on improved precision and recall."""
+"""Number k of nearest neighbors, as in the paper on improved precision and recall."""
 
 PERCENTILE = 5.0
 """Percentile of held-out distances below which a generated image counts as memorized.
@@ -45,11 +45,12 @@ class MemorizationResult(NamedTuple):
 
     Attributes:
         nn_distance_ratio: median distance from generated images to the nearest training image,
-            divided by the same median of held-out images. It is 1 if generated images are as new as
-            real images, 0 if they are copies, and above 1 also if they are bad.
-        memorization_rate: fraction of generated images that are closer to a training image than the
-            given percentile of held-out images. It is about that percentile, 0.05, if generated
-            images are as new as held-out ones, and 1 if all are copies.
+            divided by the same median of held-out images. It is about 1 if generated images are as
+            new as real images, and 0 if they are copies. Bad images can have a ratio above 1.
+        memorization_rate: fraction of generated images whose distance to the nearest training image
+            is below the given percentile of this distance for held-out images. The rate is about
+            that percentile, 0.05, if generated images are as new as held-out ones, and 1 if all are
+            copies.
     """
 
     nn_distance_ratio: float

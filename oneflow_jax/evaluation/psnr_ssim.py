@@ -23,7 +23,7 @@ def psnr(
     median, or the number of identical pairs and the mean of the other pairs.
 
     Raises:
-        UserError: the images are not uint8 images of one shape.
+        UserError: the images are not uint8, or their shapes differ.
     """
     x, y = _validate_images(x, y)
     error = np.mean(np.square(x - y), axis=(1, 2, 3))
@@ -42,7 +42,8 @@ def ssim(
     windows that lie inside the image.
 
     Raises:
-        UserError: the images are not uint8 images of one shape, or are smaller than the window.
+        UserError: the images are not uint8, their shapes differ, or they are smaller than the
+            window.
     """
     x, y = _validate_images(x, y)
     if min(x.shape[1:3]) < WINDOW:

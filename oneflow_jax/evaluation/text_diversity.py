@@ -1,6 +1,6 @@
 """Diversity of generated texts, and their similarity to training texts.
 
-`distinct_n`         fraction of distinct n-grams of words (Li et al., A Diversity-Promoting
+`distinct_n`         fraction of word n-grams that are distinct (Li et al., A Diversity-Promoting
                      Objective Function for Neural Conversation Models, 2016). The fraction falls
                      with the number of texts, so compare only equal numbers of texts
 `nearest_neighbors`  for each text, the most similar training text
@@ -20,7 +20,7 @@ from oneflow_jax.errors import UserError, check_at_least
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Return the number of distinct n-grams divided by the number of all n-grams; 0 without any.
+    """Return the number of distinct n-grams divided by the number of all; 0 without n-grams.
 
     Raises:
         UserError: `n` is below 1.

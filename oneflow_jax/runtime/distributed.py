@@ -125,7 +125,7 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def share_errors() -> Iterator[None]:
-    """Run a `with` block in all processes; a `UserError` of one is raised in all processes.
+    """Run a `with` block in all processes; a `UserError` in one process is raised in all.
 
     The block must not wait for the other processes.
 
@@ -152,16 +152,16 @@ def primary_first() -> Iterator[None]:
         UserError: the block raised this error in one of the processes. All processes raise it.
     """
     if not is_primary():
-        _raise_first("")  # The primary process runs the block.
+        _raise_first("")  # Wait while the primary process runs the block.
     with share_errors():
         yield
     if is_primary():
-        _raise_first("")  # The other processes run the block.
+        _raise_first("")  # Wait while the other processes run the block.
 
 
 def _raise_first(message: str) -> None:
-    """Raise the error of the first process whose message is not empty, in all processes."""
-    barrier()  # The gather below would not wait long for a process that still works.
+    """Raise an error in all processes if a process has a message; the first message is its text."""
+    barrier()  # The gather below would not wait long for a process that is still in the block.
     messages = all_gather_json({str(jax.process_index()): message}) if is_multi_process() else {}
     count = len(messages)
     for index in range(count):
@@ -203,7 +203,7 @@ def is_shared(folder: epath.Path) -> bool:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Gather arrays from the devices of all processes as NumPy; every process must call this."""
+    """Gather arrays of all processes as NumPy arrays; every process must call this."""
     return (
         multihost_utils.process_allgather(tree, tiled=True)
         if is_multi_process()
@@ -229,7 +229,7 @@ def watch_peers(checkpoint_dir: epath.Path) -> Iterator[None]:
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
-        barrier()  # No process exits while the primary process still writes.
+        barrier()  # No process exits while the primary process is still writing files.
     except EXPECTED_ERRORS:
         watcher.communicate(watchdog.EXITED_CLEANLY)
         raise
@@ -245,8 +245,8 @@ def exit_process(
         message: printed to standard error.
         exit_code: exit code of the process.
         immediately: whether to skip Python's shutdown, during which busy threads may crash.
-        together: whether all processes call this function. They wait for each other, so JAX stops
-            no process before it has printed its message.
+        together: whether all processes call this function. They wait for each other, so every
+            process prints its message before JAX stops it.
     """
     print(message, file=sys.stderr, flush=True)
     if together and is_multi_process():

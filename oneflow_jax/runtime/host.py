@@ -37,14 +37,14 @@ def configure_malloc() -> None:
 
 
 def enable_compilation_cache(folder: epath.Path) -> None:
-    """Store compiled programs in a folder, where the next start of the process finds them."""
+    """Store compiled programs in a folder, from which later processes load them."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def disable_xla_optimizations() -> None:
     """Disable most XLA optimizations, for programs that compute little.
 
-    Compilation then takes two thirds of its time.
+    Compilation then takes two thirds of the usual time.
     """
     jax.config.update("jax_disable_most_optimizations", True)
 

@@ -152,7 +152,7 @@ class ProgressBar:
         self._bar.update(done - self._bar.n if self._live else 0)
 
     def report(self, done: int, text: str) -> None:
-        """Show a text after the live bar; without a terminal, log it with the remaining time."""
+        """Show a text after the live bar; without a terminal, log the text and the time left."""
         if self._live:
             self._bar.set_postfix_str(text)
             return

@@ -40,7 +40,7 @@ class StopRequest:
         """
         if not self._multi_process:
             return self.signal_number is not None
-        # JAX's handler chooses a step that no process has passed yet, for all processes.
+        # JAX's handler chooses a step that no process has passed yet. All processes stop after it.
         due = self._reached(step)
         if due and self.signal_number is None:
             self.signal_number = signal.SIGTERM
@@ -78,7 +78,7 @@ def stop_handler() -> Iterator[StopRequest]:
     """Convert SIGTERM and Ctrl-C in a `with` block to a stop request that the block can read.
 
     Signals are not converted if the block runs outside of the main thread, where Python cannot
-    install handlers. A signal that the program was started to ignore stays ignored.
+    install handlers. A signal that was ignored when the program started stays ignored.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

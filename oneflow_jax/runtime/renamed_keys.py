@@ -89,7 +89,7 @@ RENAMED = {
     "source.megapixels": "source.max_megapixels",
     "objective.revival": "objective.dead_code_restart_prob",
     "objective.divergence_weight": "objective.kl_weight",
-    # The following keys are those of comparisons.
+    # The following keys belong to comparisons.
     "contestants": "models",
     "headline": "reported_nfe",
     "order": "models_shown",
@@ -108,7 +108,10 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "paradigm.image_prediction": {"clean": "x1"},
     "paradigm.objective": {"endpoint": "cross_entropy", "literal": "naive"},
 }
-"""New values by old values, for each key whose values were renamed, by its new name."""
+"""A map from old values to new values, for each key whose values were renamed.
+
+The keys have their new names.
+"""
 
 RENAMED_FLAGS = {
     "--revise": "--edit",
@@ -120,8 +123,8 @@ RENAMED_FLAGS = {
 """New names of flags by old names; a name may include a value."""
 
 _LATENT_DIVISOR = ("codec.deviation", "codec.divisor")
-"""A renaming only for configurations with an autoencoder codec, where the old key was the divisor
-of latents. In other configurations the old key was the std of pixels."""
+"""A renaming that applies only to configurations with an autoencoder codec. There the old key was
+the divisor of latents. In other configurations the old key was the std of pixels."""
 
 RENAMED_METRICS = {
     # Metrics in the logs of training.

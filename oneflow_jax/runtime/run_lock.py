@@ -31,8 +31,8 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     If the process is killed, the operating system releases the lock.
 
     Raises:
-        UserError: another run holds the lock. Or the disk is full or not writable, at any time
-            within the block.
+        UserError: another run holds the lock, or the disk is full or not writable within the
+            block.
     """
     with _translate_os_errors(workdir):
         try:
@@ -88,8 +88,8 @@ def check_writable(workdir: epath.Path) -> None:
     """
     if not storage.is_remote(workdir) and workdir.exists() and not os.access(workdir, os.W_OK):
         raise UserError(
-            f"--workdir={workdir}: the folder is read-only. Give --output=FOLDER, and "
-            "--mode=sample and --mode=evaluate write to that folder."
+            f"--workdir={workdir}: the folder is read-only. Give --output=FOLDER to write the "
+            "results of --mode=sample and --mode=evaluate to another folder."
         )
 
 

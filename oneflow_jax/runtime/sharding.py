@@ -159,7 +159,7 @@ def unbox(tree: PyTree) -> PyTree:
     """Remove linen's partitioning metadata from a tree.
 
     `nn.unbox` also adds sharding constraints, which raise errors for abstract shapes. This function
-    does not.
+    adds no constraints.
     """
     return jax.tree.map(
         lambda leaf: leaf.value if _is_partitioned(leaf) else leaf, tree, is_leaf=_is_partitioned
@@ -188,7 +188,7 @@ def check_batch_divides(
         rules: logical axis -> mesh axes.
 
     Raises:
-        UserError: the batch does not divide.
+        UserError: `batch_size` is not a multiple of shards x microbatches.
     """
     cut = num_shards(mesh, "rows", rules)
     if batch_size % (cut * num_microbatches):
@@ -211,7 +211,7 @@ def check_divides(mesh: Mesh, field: str, size: int, logical_axis: str) -> None:
         logical_axis: name of the logical axis in `RULES`.
 
     Raises:
-        UserError: the size does not divide.
+        UserError: the size is not a multiple of the number of shards.
     """
     if size % num_shards(mesh, logical_axis):
         axes = " x ".join(f"mesh.{axis}" for axis in _mesh_axes(dict(RULES)[logical_axis]))

@@ -7,8 +7,8 @@ process that trains in a folder.
 
 | environment variable     | meaning                                                           |
 |--------------------------|-------------------------------------------------------------------|
-| STORAGE_EMULATOR_HOST    | address of another server than Google's, except for arrays        |
-| TENSORSTORE_GCS_HTTP_URL | address of another server for the arrays of checkpoints           |
+| STORAGE_EMULATOR_HOST    | server that replaces Google's for all files except arrays         |
+| TENSORSTORE_GCS_HTTP_URL | server that replaces Google's for the arrays of checkpoints       |
 """
 
 import fnmatch
@@ -28,7 +28,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 
 _BUCKET_ROOTS = ("gs", "s3", "az", "hf")
-"""Folders of the root in which epath expects buckets."""
+"""Folders such as /gs, in which epath expects buckets."""
 
 LEASE_FILE = "owner.txt"
 """Object with the name of the process that most recently started to train in a remote folder."""
@@ -74,7 +74,7 @@ def check_storable(path: str | os.PathLike[str], field: str) -> None:
 def expand_user(path: str | os.PathLike[str], field: str) -> str:
     """Return a path with `~` or `~name` at its start replaced by the home folder.
 
-    A path in a local folder such as /gs is returned as `escape_local` writes it.
+    A path in a local folder such as /gs is returned in the form that `escape_local` gives it.
 
     Raises:
         UserError: the user has no home folder.
@@ -94,7 +94,7 @@ def expand_user(path: str | os.PathLike[str], field: str) -> str:
 
 
 def escape_local(path: str) -> str:
-    """Return a local path such that epath does not read it as the path of a bucket.
+    """Return a local path in a form that epath does not read as the path of a bucket.
 
     epath represents gs://bucket as /gs/bucket, so it reads a local folder /gs as a list of buckets.
     This function returns paths in such a folder as absolute paths with two slashes at the start,
@@ -109,7 +109,7 @@ def resolve_path(path: str | os.PathLike[str], field: str) -> epath.Path:
 
     Args:
         path: path of a folder: relative, absolute, with `~` at its start, or gs://.
-        field: the flag or key that contains the path, as in `--workdir`.
+        field: the flag or key that contains the path, such as `--workdir`.
 
     Raises:
         UserError: the scheme is not gs://, packages are missing, or the bucket is not accessible.

@@ -20,7 +20,7 @@ def peer_death_message(index: str, count: str, checkpoints: str) -> str:
     steps = [path.name for path in pathlib.Path(checkpoints).glob("*") if path.name.isdecimal()]
     newest = f"step {max(map(int, steps))}" if steps else "if there is one"
     return (
-        f"error: process {index} of this run of {count} stopped before the end. All processes stop "
+        f"error: process {index} of {count} stopped before the end of the run. All processes stop "
         "when one is killed or fails; the last messages, above or on other hosts, show which one "
         "and why. To resume, start all processes again with the same command. They resume from the "
         f"newest checkpoint, {newest}."

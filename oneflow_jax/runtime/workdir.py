@@ -83,9 +83,9 @@ MUTABLE_KEYS = (
 """Keys and sections of the configuration that may change when a run is resumed.
 
 These keys change where, how fast and how long the run trains, and what the run writes. `steps` also
-changes the learning rate schedule. Otherwise these keys do not change what a step learns, except
-for rounding errors. The fingerprint in source.json decides whether the data at another
-`source.path` is the same.
+changes the learning rate schedule. Apart from the schedule, these keys change the updates of the
+parameters only by rounding errors. The fingerprint in source.json decides whether the data at
+another `source.path` is the same.
 """
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
@@ -120,7 +120,7 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "paradigm.tasks.own_run_times": 0.0,
     "paradigm.tasks.own_slot_times": 0.0,
 }
-"""Values of keys that are missing in configurations of document models by earlier versions."""
+"""Values of keys that are missing in document model configurations which earlier versions saved."""
 
 
 def check_config(
@@ -171,7 +171,7 @@ def has_checkpoints(workdir: epath.Path) -> bool:
 
 
 def check_trained(workdir: epath.Path) -> None:
-    """Check that the folder has something to sample from, before anything is prepared.
+    """Check that the folder has parameters to sample from, before anything is prepared.
 
     Raises:
         UserError: the folder has neither a checkpoint nor an export.
@@ -248,7 +248,7 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def write_atomically(path: epath.Path, data: str | bytes, *, primary_only: bool = True) -> None:
-    """Replace a file in one step, without a partial state.
+    """Replace a file in one step, so that no reader sees a partial file.
 
     With `primary_only`, the other processes write nothing.
     """

@@ -10,14 +10,14 @@ import shutil
 from oneflow_jax.errors import UserError
 
 PRETRAINED = pathlib.Path(__file__).parent
-"""Folder of the model; `load` and `--workdir` of `--mode=sample` accept it like that of a run."""
+"""Folder of the model; `load` and `--mode=sample` accept it like the folder of a run."""
 
 FILES = ("config.json", "tokenizer.model", "weights.safetensors")
-"""Names of the files of the model, which are those of an export."""
+"""Names of the model's files; every export has files with these names."""
 
 
 def copy_to(folder: str) -> None:
-    """Copy the model to a folder, in which a page of samples can be written.
+    """Copy the model to a folder in which sampling can write its page.
 
     Raises:
         UserError: the folder holds another model.

@@ -29,17 +29,17 @@ from oneflow_jax.training import checksums
 from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
-"""Key of the configuration with which a damaged checkpoint is skipped."""
+"""Key of the configuration that makes the program skip damaged checkpoints."""
 
 _MIN_SLICE_BYTES = 2**20
-"""Minimum number of bytes per replica for which replicas share the saving of an array.
+"""Replicas share the saving of an array only if each of them saves at least this number of bytes.
 
-Sharing slices the array, and JAX compiles a program for each slicing.
+To share an array, JAX slices it, and compiles a program for each way of slicing.
 """
 
 
 class Checkpoints:
-    """The checkpoints of one run, as a context manager that waits for the last save at its end."""
+    """The checkpoints of one run, as a context manager that waits for the last save on exit."""
 
     def __init__(
         self, folder: epath.Path, max_to_keep: int | None = None, keep_period: int = 0
@@ -204,7 +204,7 @@ class Checkpoints:
         return sorted(set.intersection(*map(set, steps.values())), reverse=True)
 
     def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Load a checkpoint; return its items, and a description of damage or "".
+        """Load a checkpoint; return its items, and a description of its damage ("" for none).
 
         Raises:
             ValueError, KeyError: the checkpoint is not damaged, but has another model's parameters.
@@ -230,7 +230,7 @@ class Checkpoints:
     def _load_alone(self, step: int, like_items: dict[str, Any]) -> dict[str, Any]:
         """Load the shards of this process, without waiting for the other processes.
 
-        Otherwise a process that finds damage would leave the others waiting.
+        If processes waited for each other, a process that finds damage would block the others.
         """
         index = jax.process_index()
         options = ocp.options.MultiprocessingOptions(
@@ -240,7 +240,7 @@ class Checkpoints:
             return ocp.load_checkpointables(self._directory / str(step), like_items)
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
-        """Return whether the EMA parameters of a checkpoint have other names or shapes."""
+        """Return whether a checkpoint's EMA parameters differ in names or shapes from the model."""
         try:
             saved = self._checkpointer.checkpointables_metadata(step).metadata["ema"]
             return saved is not None and _shapes(saved) != _shapes(abstract_params)

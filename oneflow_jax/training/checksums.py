@@ -1,4 +1,4 @@
-"""Checksums of the arrays of a checkpoint, and a check that they are finite.
+"""Checksums of the arrays of a checkpoint, and a check that all values are finite.
 
 The storage format of arrays does not detect every changed byte. So a checkpoint also has a checksum
 of each array, which is compared when the array is restored. Checksums do not depend on the
@@ -12,7 +12,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import Array, Bool, Int, PyTree
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-"""Unsigned integer type as which the bits of an array are summed, by bytes per element."""
+"""Unsigned integer type for each number of bytes per element; arrays are summed as this type."""
 
 
 def compute(tree: PyTree) -> dict[str, int]:
@@ -22,10 +22,10 @@ def compute(tree: PyTree) -> dict[str, int]:
 
 
 def check_finite(trees: dict[str, PyTree]) -> None:
-    """Check that all arrays of some trees are finite; every process must call this.
+    """Check that all arrays of the trees are finite; every process must call this.
 
     Args:
-        trees: the trees by the name of what they contain.
+        trees: the trees; each key describes the content of its tree in the error message.
 
     Raises:
         UserError: an array has a value that is NaN or infinite.

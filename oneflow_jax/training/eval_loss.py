@@ -1,7 +1,8 @@
 """Held-out losses on a fixed batch of documents, with the same noise at every evaluation.
 
-A model learns text given images, and images given text, separately. Their losses at t=0 show
-whether it has learned both: `eval/loss_text_given_image` and `eval/loss_image_given_text`.
+A model can learn to predict text from images without learning to predict images from text, and the
+reverse. The losses at t = 0 show whether the model has learned both directions:
+`eval/loss_text_given_image` and `eval/loss_image_given_text`.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from oneflow_jax.training import step, update
 from oneflow_jax.training.update import Metrics
 
 EvalStep = Callable[[PyTree, Array, Array, Canvas], Metrics]
-"""Function from parameters, PRNG key, u and clean rows to loss totals of all rows."""
+"""Function that maps parameters, PRNG key, u and clean rows to loss totals of all rows."""
 
 CONDITIONAL_LOSSES = (
     ("loss_text_given_image", "image_to_text", "text"),
@@ -76,10 +77,12 @@ class EvalLosses:
         }
 
     def __call__(self, params: PyTree) -> dict[str, float]:
-        """Return mean losses by name: `eval/loss_text`, and `eval/loss_text/t=0.1` at one time.
+        """Return mean losses by name, over all times and at each time.
 
-        The losses `eval/loss_text_given_image` and `eval/loss_image_given_text` are at u = 0 with
-        the condition clean; documents without images have neither.
+        For example, `eval/loss_text` is the mean over all times, and `eval/loss_text/t=0.10` is the
+        loss at one time. The losses `eval/loss_text_given_image` and `eval/loss_image_given_text`
+        are measured at u = 0, and the condition is clean. Both are missing if the batch has no
+        images.
 
         The number in a name is u, the uniform number from which the time sampler computes t. With a
         uniform time sampler, u equals t.

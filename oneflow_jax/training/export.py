@@ -1,9 +1,9 @@
-"""Export of a run: the files that sampling needs, with about a tenth of the run's size.
+"""Export of a run: the files that sampling needs, in about a tenth of the run's size.
 
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model
-    <folder>/latents.json          mean and std of the latents, if the codec is an autoencoder
-    <folder>/codec/                the autoencoder, if the codec is one, in the layout of diffusers
+    <folder>/latents.json          mean and std of the latents, if the codec has an autoencoder
+    <folder>/codec/                the autoencoder, if the codec has one, in the layout of diffusers
     <folder>/weights.safetensors   the EMA parameters in float16, by parameter name
 
 A run's folder has `checkpoints/` instead of `weights.safetensors`. Sampling and evaluation read
@@ -42,7 +42,7 @@ def export(
     skip_damaged: bool = False,
     autoencoder: Savable | None = None,
 ) -> epath.Path:
-    """Write the newest EMA parameters of a run, and the other files of sampling, to a folder.
+    """Write the newest EMA parameters of a run, and the other files that sampling needs.
 
     Args:
         config: the run's configuration.
@@ -50,7 +50,7 @@ def export(
         output: the folder to write. A missing folder is created, and an earlier export in the
             folder is replaced.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
-        skip_damaged: whether to export the newest checkpoint that is not damaged.
+        skip_damaged: whether to skip damaged checkpoints instead of raising an error.
         autoencoder: the autoencoder of the codec; None for a codec without autoencoder.
 
     Returns:
@@ -93,11 +93,11 @@ def load_ema_params(
     Args:
         folder: folder of a run or of an export.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
-        skip_damaged: whether to load the newest checkpoint that is not damaged.
+        skip_damaged: whether to skip damaged checkpoints instead of raising an error.
 
     Raises:
-        UserError: the folder has no checkpoint and no export; or the checkpoint or the weights of
-            the export are damaged or do not match the configuration.
+        UserError: the folder has neither a checkpoint nor an export, or the parameters in it are
+            damaged or do not match the configuration.
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:

@@ -2,11 +2,11 @@
 
     nats per document = 1/N · sum over N documents of E_u [ the loss term `text` of the scorer ]
 
-`paradigms/likelihood.py` has the scorer of each paradigm that has one, and says whether the scorer
-gives the exact value or a bound. For each document, u
-takes evenly spaced values, which are shifted from batch to batch by multiples of the golden ratio
-conjugate. The unit is nats per document and not nats per token, because paradigms have different
-token sequences: some end every document with an END token.
+The scorer is an objective that corrupts and scores rows. `paradigms/likelihood.py` defines the
+scorers, and says whether a scorer gives the exact value or a bound. Some paradigms have no scorer.
+For each document, u takes evenly spaced values, which are shifted from batch to batch by multiples
+of the golden ratio conjugate. The unit is nats per document and not nats per token, because
+paradigms have different token sequences: some end every document with an END token.
 """
 
 import dataclasses
@@ -41,7 +41,10 @@ class NatsPerDocument:
     num_documents: Int[np.ndarray, "rows"]
 
     def mean(self, rows: Int[np.ndarray, "some"] | slice = slice(None)) -> float:
-        """Return nats per document over all rows, or over the indices `rows`, possibly repeated."""
+        """Return nats per document over all rows, or over the row indices `rows`, which may repeat.
+
+        A row counts as often as its index occurs.
+        """
         return float(self.total[rows].sum() / self.num_documents[rows].sum())
 
 
@@ -65,7 +68,7 @@ class Likelihood:
                 documents.
             model: the model to evaluate.
             scorer: corrupts and scores rows; its loss term `text` gives -log p or the bound.
-            is_exact: whether the term is -log p, which then is equal for all u.
+            is_exact: whether the term is -log p itself; then it does not depend on u.
             seed: RNG seed of the masking and of the noise.
         """
         self._batches = list(_take(batches, min(MAX_DOCUMENTS, num_documents)))

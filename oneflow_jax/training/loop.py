@@ -1,4 +1,4 @@
-"""The training loop: restores, steps, logs, evaluates and saves any `System`."""
+"""The training loop, which restores, trains, logs, evaluates and saves any `System`."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ from oneflow_jax.training.update import Metrics
 
 
 class System(Protocol):
-    """The interface of a model, its data and its optimizer to the training loop.
+    """The interface through which the training loop uses a model, its data and its optimizer.
 
     Attributes:
         loop_config: number of steps, and intervals of logging, saving and evaluation.
@@ -44,16 +44,16 @@ class System(Protocol):
         """Return the initial state, possibly boxed in linen's partitioning metadata."""
 
     def initialize_from(self, state: TrainState) -> TrainState:
-        """Return the state with the parameters of another run if configured, else unchanged."""
+        """Return the state, with the parameters of the run in `config.init_from` if it is set."""
 
     def train_batches(self) -> streams.BatchStreams:
-        """Return the endless training batches, as arrays on the devices."""
+        """Return the endless stream of training batches, as arrays on the devices."""
 
     def train_step(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """Return the state after one step, and the metrics to log."""
 
     def eval_losses(self) -> Callable[[PyTree], dict[str, float]]:
-        """Return a function from EMA parameters to held-out losses by name."""
+        """Return a function that maps EMA parameters to held-out losses by name."""
 
 
 def run(
@@ -68,8 +68,8 @@ def run(
             `sampling.preview_every` steps.
 
     Raises:
-        UserError: the loss is not finite, a checkpoint cannot be written, or another run has taken
-            over the folder.
+        UserError: the loss is not finite, a checkpoint cannot be written, or another training
+            process has taken over the folder.
         Preempted: the process received SIGTERM or Ctrl-C; the state is saved.
     """
     settings = system.loop_config

@@ -76,7 +76,7 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
     Raises:
         UserError: `name` is unknown, or `freeze` is not a regular expression. The `init` function
-            of the result raises this error too, if `freeze` matches no parameter or all parameters.
+            of the result also raises UserError if `freeze` matches no parameter or all parameters.
     """
     check_one_of("optimizer.name", config.name, BUILDERS)
     update = optax.chain(
@@ -85,7 +85,7 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if not config.freeze:
         return update
     pattern = _compile_pattern(config.freeze)
-    # Frozen parameters also need no optimizer moments.
+    # In the partition, only trained parameters have optimizer moments.
     return optax.partition(
         {"frozen": optax.set_to_zero(), "trained": update},
         lambda params: _partition_labels(pattern, params),
@@ -212,7 +212,7 @@ def _partition_labels(pattern: re.Pattern[str], params: PyTree) -> PyTree:
 
 
 def _param_name(path: jax.tree_util.KeyPath) -> str:
-    """Return the name of a parameter, as in "backbone/norm/scale"."""
+    """Return the name of a parameter, such as "backbone/norm/scale"."""
     # The path of a boxed parameter has an additional key, which is an attribute and not a name.
     keys = [key for key in path if isinstance(key, jax.tree_util.DictKey)]
     return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")

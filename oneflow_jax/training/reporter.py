@@ -1,7 +1,7 @@
 """Reports of a training run: mean metrics of its steps, and its speed.
 
-train/NAME_per_second            rate of each of `System.throughput_keys`, without the time of
-                                 pauses for evaluation, saving and previews
+train/NAME_per_second            rate of each of `System.throughput_keys`; pauses for evaluation,
+                                 saving and previews do not count
 train/step_time                  median duration in seconds of the steps since the last report
 train/step_time_max_over_median  duration of the slowest of these steps divided by the median
 train/data_wait_fraction         fraction of the time spent waiting for data, maximum over processes
@@ -135,7 +135,7 @@ class Reporter:
         self._progress.close()
 
     def _write_report(self, step: int) -> None:
-        # A loss term without scored slots has no mean. For example, no document had its task.
+        # A loss term without scored slots has no mean. This occurs if no document had its task.
         scored = {name: value for name, value in self._sums.items() if value.count > 0}
         means = {name: float(value.compute()) for name, value in scored.items()}
         processed = {name: means.pop(name) for name in self._throughput_keys}
@@ -171,10 +171,10 @@ class Reporter:
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:
-    """Return the maximum data wait over processes and, for several, the index of this process.
+    """Return the maximum data wait over processes; with several, also the process that has it.
 
     All processes take a step together, so the step time does not show which host is slow. The data
-    wait of each process does.
+    wait of each process shows it.
     """
     if jax.process_count() == 1:
         return {"data_wait_fraction": data_wait}

@@ -119,5 +119,5 @@ def eval_step(
 
 
 def _clamp_counts(counts: Sums) -> Sums:
-    # For example, the count of image slots is 0 in a batch without images.
+    # Without this, a batch without images would cause a division by 0 image slots.
     return {name: jnp.maximum(count, 1.0) for name, count in counts.items()}

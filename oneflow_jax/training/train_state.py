@@ -24,7 +24,7 @@ class TrainState:
 
 
 class Initializable(Protocol):
-    """An object with a training state on `mesh`, whose RNG seed is `loop_config.seed`."""
+    """An object that can create a training state on `mesh` from the RNG seed `loop_config.seed`."""
 
     loop_config: LoopConfig
     mesh: jax.sharding.Mesh
@@ -55,7 +55,7 @@ def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
 def abstract_state(system: Initializable) -> TrainState:
     """Return shapes, dtypes and shardings of the training state, without its values."""
     with sharding.mesh_context(system.mesh):
-        # The key is abstract too, because the devices of the mesh may be absent.
+        # The key is created in `eval_shape`, because the devices of the mesh may not be attached.
         boxed = jax.eval_shape(lambda: system.init_state(jax.random.key(system.loop_config.seed)))
     shardings = sharding.state_sharding(system.mesh, boxed)
     return jax.tree.map(

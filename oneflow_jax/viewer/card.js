@@ -114,7 +114,7 @@ class Card {
       const made = this.word(key);
       const was = before?.words.get(key);
       const inserted = before !== null && !was;
-      // A partly masked token changes its text often. Only one that was plain counts as replaced.
+      // A partly masked token changes its text often. Only a token that was plain counts as replaced.
       const replaced = !!was && was.plain && was.unit !== unit;
       made.className = "word";
       made.classList.toggle("masked", masked);

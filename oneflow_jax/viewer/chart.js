@@ -127,7 +127,7 @@ const chart = {
     this.values(Math.min(x1, Math.max(x0, step)));
   },
 
-  /** Shows the values at a step in the legend, with a vertical line; if step is null, the last values. */
+  /** Shows in the legend the values at a step, and draws a vertical line; if step is null, shows the last values. */
   values(step) {
     const found = data.curves.map((curve) => this.nearest(curve, step));
     byId("legend-curves").innerHTML = data.curves

@@ -82,22 +82,26 @@ def write_filmstrip(
     """
     frames = [view.frames[step] for step in steps]
     heights = [max(_text_height(frame), IMAGE_WIDTH + 40) + 2 * GAP for frame in frames]
-    count = max((len(frame.images()) for frame in frames), default=0)
-    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + count * (IMAGE_WIDTH + 2 * GAP)
+    columns = _assign_columns(frames)
+    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
     canvas = Image.new("RGB", (width, sum(heights) + 2 * (MARGIN - GAP)), fonts.BACKGROUND_COLOR)
     draw = ImageDraw.Draw(canvas)
-    order = {
-        part.key: column
-        for frame in reversed(frames)  # Later frames override: columns follow the last frame.
-        for column, part in enumerate(frame.images())
-    }
     top = MARGIN - GAP
     for index, (frame, height) in enumerate(zip(frames, heights, strict=True)):
         if index:
             draw.line((MARGIN, top, width - MARGIN, top), fonts.LINE_COLOR, 2)
-        _draw_frame(canvas, draw, top + GAP, frame, order)
+        _draw_frame(canvas, draw, top + GAP, frame, columns)
         top += height
     _save(canvas, path)
+
+
+def _assign_columns(frames: Sequence[trajectory.Frame]) -> dict[int, int]:
+    """Return the column of each image, by its key: images of the last frame first, in order.
+
+    Every image has its own column, so an image that a later step inserts overlaps no other one.
+    """
+    keys = dict.fromkeys(part.key for frame in reversed(frames) for part in frame.images())
+    return {key: column for column, key in enumerate(keys)}
 
 
 def _draw_frame(
@@ -165,9 +169,9 @@ def _draw_token(
 def _draw_progress(
     draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int], part: trajectory.Part
 ) -> None:
-    """Draw a progress line of which the fraction `part.time` is filled."""
+    """Draw a progress line that is filled up to the fraction `part.time`."""
     draw.line((*start, *end), fonts.LINE_COLOR, 4)
-    if part.time:  # Pillow draws a dot for a line of length 0.
+    if part.time:  # Pillow would draw a dot for a line of length 0.
         reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))
         draw.line((*start, *reached), fonts.GIVEN_COLOR if part.given else fonts.ACCENT_COLOR, 4)
 

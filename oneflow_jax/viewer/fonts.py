@@ -1,4 +1,4 @@
-"""Fonts, colors and line breaking for PNG images; the font files are those of matplotlib."""
+"""Fonts, colors and line breaking for PNG images; the font files come with matplotlib."""
 
 import functools
 import pathlib
@@ -46,8 +46,8 @@ def break_lines(
       width: width of a line, in pixels.
 
     Returns:
-      A list of lines; each is a list with (index, left edge in pixels) of its tokens. The left edge
-      is that of the token's leading space, so the first token of a line starts left of the line.
+      A list of lines; each line is a list of (index, left edge in pixels), one for each token. The
+      left edge is that of the token's leading space, so the first token starts left of the line.
     """
     groups: list[list[tuple[int, str]]] = []
     for index, piece in enumerate(texts):

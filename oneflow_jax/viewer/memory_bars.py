@@ -26,8 +26,8 @@ def plot_bars(
 
     Args:
       path: path of the PNG, in an existing folder.
-      rows: for each row, by its name, the GiB of each category.
-      limits: available GiB of each row, by its name; None draws no mark.
+      rows: GiB by row name and category.
+      limits: available GiB by row name; None draws no mark.
       title: title at the top.
     """
     height = 1.7 + 0.42 * len(rows)

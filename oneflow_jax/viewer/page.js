@@ -1,4 +1,4 @@
-// Playback, keyboard shortcuts and start of the page. It must come after card.js, whose names it uses.
+// Playback, keyboard shortcuts and start of the page. This file must come after card.js, whose names it uses.
 
 const quiet = matchMedia("(prefers-reduced-motion: reduce)");
 const FULL_RUN = 6000; // milliseconds from t=0 to t=1 at speed 1

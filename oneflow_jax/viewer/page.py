@@ -1,6 +1,7 @@
 """Writes the HTML page of a sampling run: trajectories of documents, loss curves and settings.
 
-The page is a single file. It needs no network access, and its content security policy forbids any.
+The page is a single file. It needs no network access, and its content security policy forbids all
+network access.
 """
 
 import math
@@ -28,10 +29,10 @@ INTRO_EDIT = (
 )
 INTRO_AUTOREGRESSIVE = (
     "The tokens of each document are generated <em>from left to right</em>, and each image at its "
-    "place between them. Time <var>t</var> runs from 0, where only the beginning of the prompt is "
-    'there, to 1. <em class="given-sample">Given</em> text and images are kept unchanged.'
+    "place between them. Time <var>t</var> runs from 0, where the document has only the beginning "
+    'of the prompt, to 1. <em class="given-sample">Given</em> text and images are kept unchanged.'
 )
-"""Introductions of the page as HTML: of concurrent, editing and autoregressive samplers."""
+"""Introductions of the page as HTML, for concurrent, editing and autoregressive samplers."""
 
 Curve = Sequence[tuple[float, float]]
 """(step, value) points in order of step; a NaN or infinite value leaves a gap in the line."""
@@ -51,7 +52,7 @@ def write(
     Args:
       path: path of the HTML file.
       views: trajectories of the documents. One slider moves all of them; a trajectory with fewer
-          steps than others stays at its last step.
+          steps than the others stays at its last step.
       curves: loss curves by name.
       settings: settings of the run, by name.
       heading: title of the page.

@@ -10,7 +10,7 @@ from matplotlib import figure, ticker
 from oneflow_jax.viewer import fonts
 
 MAX_XTICKS = 9
-"""Up to this number of distinct x values, each value has a tick; above, ticks are round numbers."""
+"""Maximum number of distinct x values that all get a tick; for more values, ticks are round."""
 
 COLORS = (
     fonts.ACCENT_COLOR,

@@ -28,7 +28,7 @@ def _encode_png(sheet: Image.Image) -> tuple[str, bytes]:
 
 
 def _encode_palette_png(sheet: Image.Image) -> tuple[str, bytes]:
-    """Encode a sheet as PNG with its own palette of 256 colors; noise takes 1/3 of the bytes."""
+    """Encode a sheet as PNG with a palette of 256 colors, in 1/3 of the bytes if it is noise."""
     return _encode_png(sheet.quantize(256, dither=Image.Dither.NONE))
 
 
@@ -41,7 +41,7 @@ def _encode_webp(sheet: Image.Image, quality: int) -> tuple[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class SheetEncoding:
-    """An encoding of sheets, with a note for the reader of the page; "" for lossless encodings."""
+    """An encoding of sheets, with a note for readers of the page ("" if it is lossless)."""
 
     encode: Callable[[Image.Image], tuple[str, bytes]]
     note: str

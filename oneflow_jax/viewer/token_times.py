@@ -26,8 +26,8 @@ class WordTime:
 def compute_word_times(view: trajectory.TrajectoryView) -> list[WordTime]:
     """Return the generated words and images of the finished document, with times, in reading order.
 
-    The time of a word is that of a frame: the first frame from which on all of the word's tokens
-    are as in the last frame. Given words and images are left out.
+    The time of a word is the time of the first frame in which all tokens of the word have their
+    final form. Given words and images are left out.
     """
     times = [frame.time for frame in view.frames]
     at_piece = [{word.key: word for word in frame.tokens()} for frame in view.frames]
@@ -62,8 +62,8 @@ def compute_formation_intervals(view: trajectory.TrajectoryView) -> list[Formati
     """Return the interval in which each part of the document forms, in reading order.
 
     The interval of a text span starts at the first frame with a token of the span. It ends at the
-    first frame from which on the span is as in the last frame. The interval of an image starts at
-    its insertion and ends at the last frame, since images change until the end.
+    first frame in which the span has its final form. The interval of an image starts at its
+    insertion and ends at the last frame, since images change until the end.
     """
     at_piece = [{word.key: word for word in frame.tokens()} for frame in view.frames]
     at_picture = [{picture.key for picture in frame.images()} for frame in view.frames]
@@ -96,7 +96,7 @@ def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]
 
 
 def _first_stable(is_stable: Sequence[bool]) -> int:
-    """Return the first index from which on all values are true; without one, the last index."""
+    """Return the first index from which all values are true; if the last is false, its index."""
     trailing = next((n for n, true in enumerate(reversed(is_stable)) if not true), len(is_stable))
     return len(is_stable) - max(trailing, 1)
 

@@ -50,8 +50,8 @@ class TokenView:
 
     Attributes:
         key: identity of the token across frames.
-        text: text of the token, including a leading space; a span's text is that of its tokens,
-            joined.
+        text: text of the token, including a leading space. The joined texts of a span's tokens are
+            the text of the span.
         confidence: probability of the token at this step.
         given: whether the token is part of the prompt.
         final: whether the document is finished, so that the token will not change.
@@ -90,7 +90,7 @@ class ImageView:
     Attributes:
         key: identity of the image across frames.
         x_t: decoded state, uint8 `[H W 3]`.
-        x1_hat: decoded x1 prediction, uint8 `[H W 3]`; None if the sampler has none.
+        x1_hat: decoded x1 prediction, uint8 `[H W 3]`; None if the sampler makes no prediction.
         time: time t of the image.
         given: whether the image is part of the prompt.
     """
@@ -135,7 +135,7 @@ Part = TextSpan | ImageView
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-    """A document at one sampling step: `time` is that of the run, `parts` are in reading order."""
+    """A document at one step: `time` is the run's time t, and `parts` are in reading order."""
 
     time: float
     parts: tuple[Part, ...]

@@ -198,7 +198,7 @@ def test_run_without_recorded_data_logs_a_warning(tmp_path, caplog):
     assert "does not record which data the run was trained on" in caplog.text
     (run / workdir.SOURCE).unlink()
     shutil.move(source.folder, tmp_path / "moved")
-    with pytest.raises(UserError, match="did not record its data, and the path is another one"):
+    with pytest.raises(UserError, match=r"did not record its data, and its source\.path was"):
         start(make_config(tmp_path, tmp_path / "moved", "patches"), run)
 
 

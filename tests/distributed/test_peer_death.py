@@ -120,7 +120,7 @@ def test_early_exit_prints_how_to_resume(tmp_path):
         (tmp_path / name).mkdir()
     assert run_watchdog(watchdog.EXITED_CLEANLY, 1, 2, tmp_path) == ""
     output = run_watchdog(b"", 1, 2, tmp_path)
-    assert output.startswith("error: process 1 of this run of 2 stopped before the end")
+    assert output.startswith("error: process 1 of 2 stopped before the end of the run")
     assert output.endswith("newest checkpoint, step 10.\n")
     assert run_watchdog(b"", 1, 2, tmp_path / "nothing").endswith("checkpoint, if there is one.\n")
 

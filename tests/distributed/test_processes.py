@@ -110,7 +110,7 @@ def test_death_of_a_process_is_reported_and_the_run_resumes(tmp_path):
         last_line = pod.output(0).strip().splitlines()[-1]
     assert all(code != 0 for code in codes)
     saved = max(int(path.name) for path in (folder / workdir.CHECKPOINTS).glob("[0-9]"))
-    assert last_line.startswith("error: process 0 of this run of 2 stopped before the end")
+    assert last_line.startswith("error: process 0 of 2 stopped before the end of the run")
     assert last_line.endswith(f"resume from the newest checkpoint, step {saved}.")
     run_single_process("edit_flow", folder)
     run_single_process("edit_flow", whole)

@@ -91,7 +91,7 @@ def test_resume_pod_accepts_only_training(cloud, argument):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_checks_its_values(cloud, script):
-    assert read_error(cloud, script, POLL="x") == "POLL=x: give whole seconds, as 3600."
+    assert read_error(cloud, script, POLL="x") == "POLL=x: give whole seconds, such as 3600."
 
 
 @pytest.mark.parametrize(

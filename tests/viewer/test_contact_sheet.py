@@ -82,6 +82,24 @@ def test_filmstrip_has_a_row_per_step_with_inserted_parts(tmp_path):
     assert examples.COLORS["red"] in read_colors(tmp_path / "film.png")
 
 
+def test_filmstrip_draws_an_image_inserted_before_another_beside_it(tmp_path):
+    red, blue = (
+        trajectory.ImageView(key, examples.make_square(color), None, 1.0)
+        for key, color in ((1, "red"), (2, "blue"))
+    )
+    frames = (trajectory.Frame(0.5, (red,)), trajectory.Frame(1.0, (blue, red)))
+    view = trajectory.TrajectoryView("", "", frames)
+    contact_sheet.write_filmstrip(tmp_path / "film.png", view, [0, 1])
+    image = np.asarray(Image.open(tmp_path / "film.png").convert("RGB"))
+    counts = {color: (image == examples.COLORS[color]).all(-1).sum() for color in ("red", "blue")}
+    assert counts["red"] == 2 * counts["blue"] > 0
+    lefts = {
+        color: np.nonzero((image == examples.COLORS[color]).all(-1).any(0))[0].min()
+        for color in counts
+    }
+    assert lefts["blue"] < lefts["red"]
+
+
 def test_lines_break_before_words_and_never_inside():
     face = fonts.load_font("text", 20)
     pieces = ["one", " two", "three", " four"]
