@@ -4,8 +4,9 @@ One forward pass processes the prompt up to its first gap. Then each step writes
 every row: a copy from the prompt, or a sample inside a gap. Inside a gap the sampler draws a text
 token, the closing token, or `<image>` if the gap may contain images. The closing token is the token
 after the gap in the prompt; after a gap at the end of the prompt, it is the end token. A row whose
-next item is an image waits until every other row has reached an image or is finished. Then one step
-generates all of these images together.
+next item is an image waits until every other row has reached an image or is finished. So one loop
+writes tokens until no row has a token as its next item, and then one step generates all of these
+images together.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from oneflow_jax.canvas import Canvas, EmbeddingTable
 from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, empty_trajectory
-from oneflow_jax.shapes import Array, Int, Key
+from oneflow_jax.shapes import Array, Bool, Int, Key
 
 MAX_FRAMES = 64
 """Number of trajectory frames: half for the first steps, the rest evenly spaced over all steps."""
@@ -69,23 +70,45 @@ class ARSampler:
         max_steps = 2 * length
         stride = -(-max_steps // (MAX_FRAMES // 2 - 1))
 
-        def step(progress: LoopState) -> LoopState:
-            written = progress.decode_state
-            pictured = page.is_image_next(written)
-            writing = ~page.is_done(written) & ~pictured
+        def can_continue(progress: LoopState, rows: Bool[Array, "B"]) -> Bool[Array, ""]:
+            return jnp.any(rows) & (progress.step < max_steps)
+
+        def next_images(progress: LoopState) -> Bool[Array, "B"]:
+            return page.is_image_next(progress.decode_state)
+
+        def next_tokens(progress: LoopState) -> Bool[Array, "B"]:
+            return ~page.is_done(progress.decode_state) & ~next_images(progress)
+
+        def advance(progress: LoopState, written: ar_state.DecodeState, nfe: int) -> LoopState:
             trajectory = progress.trajectory
             if trajectory is not None:
-                trajectory = _record(trajectory, progress.step, stride, written, max_steps)
-            written, passes = jax.lax.cond(
-                jnp.any(writing),
-                lambda w: (page.decode_token(w, writing), jnp.int32(1)),
-                lambda w: (page.generate_image(w, pictured), jnp.int32(nfe_per_image)),
-                written,
+                before = progress.decode_state
+                trajectory = _record(trajectory, progress.step, stride, before, max_steps)
+            return LoopState(progress.step + 1, progress.nfe + nfe, written, trajectory)
+
+        def write_token(progress: LoopState) -> LoopState:
+            rows = next_tokens(progress)
+            return advance(progress, page.decode_token(progress.decode_state, rows), 1)
+
+        def generate_images(progress: LoopState) -> LoopState:
+            rows = next_images(progress)
+            written = page.generate_image(progress.decode_state, rows)
+            return advance(progress, written, nfe_per_image)
+
+        def step(progress: LoopState) -> LoopState:
+            # Tokens have a loop of their own: a condition around each of them would copy the state.
+            progress = jax.lax.while_loop(
+                lambda p: can_continue(p, next_tokens(p)), write_token, progress
             )
-            return LoopState(progress.step + 1, progress.nfe + passes, written, trajectory)
+            return jax.lax.cond(
+                can_continue(progress, next_images(progress)),
+                generate_images,
+                lambda p: p,
+                progress,
+            )
 
         end = jax.lax.while_loop(
-            lambda p: jnp.any(~page.is_done(p.decode_state)) & (p.step < max_steps),
+            lambda p: can_continue(p, ~page.is_done(p.decode_state)),
             step,
             LoopState(
                 jnp.int32(0),
