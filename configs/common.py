@@ -68,7 +68,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.checkpoint.skip_damaged = False
 
     config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.every = 500  # steps between held-out losses
+    config.evaluation.every = 500  # steps between evaluations of the held-out loss
     config.evaluation.num_samples = 128  # documents of each task, or images
     config.evaluation.batch_size = 64  # documents, or images, in a batch of evaluation
     return config
@@ -110,16 +110,16 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.tasks.image_to_text = 0.2  # text is generated from images
     config.paradigm.tasks.spans = 0.1  # some text spans and images are generated
     config.paradigm.tasks.scattered = 0.05  # some tokens and images are generated
-    # Text and images are generated, with a time for each run of text and each image.
+    # Text and images are generated, with a separate time for each text run and each image.
     config.paradigm.tasks.own_run_times = 0.0
-    # Text and images are generated, with a time for each token and each image.
+    # Text and images are generated, with a separate time for each token and each image.
     config.paradigm.tasks.own_slot_times = 0.0
     # Probability of dropping the condition of text_to_image and image_to_text.
     config.paradigm.cond_drop_prob = 0.1
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
     # Distribution of t in training; ("power", 1.0) is the uniform distribution.
     config.paradigm.time_sampler = ("power", 1.0)
-    # The same for oneflow's task image_to_text; () stands for the value of time_sampler.
+    # Distribution of t for oneflow's task image_to_text; () means that of time_sampler.
     config.paradigm.captioning_time_sampler = ()
     # Probabilities of the couplings of text times and image times in joint documents of edit_flow;
     # they add up to 1.
@@ -134,7 +134,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
     # edit_flow: loss weight of the number of items that are missing in a gap.
     config.paradigm.insert_count_weight = 1.0
-    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
+    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of "the gap is empty"
     config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
     config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the substitutes
     config.paradigm.image_weight = 1.0  # loss weight of images

@@ -36,9 +36,9 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.codec.pixels = 24
     config.codec.patch_size = 8
     config.codec.mean = 0.55
-    # This std is twice that of the data. The smaller the variance of an image relative to its
-    # noise, the later in sampling its content is determined, and the more the text, which is
-    # determined earlier, influences the image.
+    # This std is twice that of the data. If the variance of an image is small relative to its
+    # noise, its content is determined late in sampling. Then the text, which is determined earlier,
+    # influences the image more.
     config.codec.std = 1.3
 
     config.source = ml_collections.ConfigDict()

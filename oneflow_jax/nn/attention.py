@@ -109,7 +109,7 @@ def attend_with_cache(
 def _append(
     cache: KVCache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]
 ) -> KVCache:
-    """Write new keys and values of one layer right after the valid ones."""
+    """Write new keys and values of one layer to the cache, right after the valid slots."""
 
     @jax.vmap
     def put(old: Array, new: Array, start: Array) -> Array:

@@ -28,9 +28,8 @@ class TransformerConfig:
         layers, width, heads, kv_heads, head_width, hidden: N, D, H, K, A, F of `shapes`;
             K divides H, A is a multiple of 8.
         remat: one of `REMAT`.
-        scan_unroll: number of layers in each iteration of the scan. With `layers`, the program has
-        no
-            loop: it takes longer to compile and runs faster on CPUs.
+        scan_unroll: number of layers in each iteration of the scan. With the value `layers`, the
+            program has no loop: it takes longer to compile and runs faster on CPUs.
         dtype: data type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
     """
@@ -133,7 +132,7 @@ class Block(TransformerLayer):
 
 
 class Backbone(nn.Module):
-    """`config.layers` layers, whose parameters are stacked along a first axis, and a norm."""
+    """A stack of layers and a final norm; the layers' parameters are stacked along a first axis."""
 
     config: TransformerConfig
     layer: type[TransformerLayer] = Block
@@ -148,7 +147,8 @@ class Backbone(nn.Module):
         """Return the normalized output for every slot, and the KV cache with the new slots."""
         size, layer = self.config, self.layer
         if REMAT[size.remat] is not None:
-            # prevent_cse is not needed within a scan: XLA cannot merge the recomputation away.
+            # prevent_cse is not needed: within a scan, XLA cannot merge the recomputation with the
+            # forward pass.
             layer = nn.remat(layer, prevent_cse=False, policy=REMAT[size.remat])
         stack = nn.scan(
             layer,

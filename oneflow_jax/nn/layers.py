@@ -22,8 +22,8 @@ without the factor they would hardly change over [0, 1]."""
 class Linear(nn.Module):
     """Linear map x W (+ b) over the last `num_input_axes` axes of x, with logical axis names.
 
-    It replaces linen's DenseGeneral, which initializes a flattened kernel: under a mesh, the
-    logical axis names of the unflattened kernel are lost there.
+    It replaces linen's DenseGeneral, which initializes a flattened kernel and so loses the logical
+    axis names of the unflattened kernel under a mesh.
 
     Attributes:
         features: shape of the output's new axes.

@@ -124,8 +124,8 @@ class LikelihoodObjective(CrossEntropyObjective):
 
         log p(x_t | id) = t / (1 - t)^2 · r·E[id]
 
-    (Plaid, 2023; LangFlow, 2026). At t > 1/2, where tokens are decided, t is replaced by 1/2 in the
-    factor, which would otherwise diverge.
+    (Plaid, 2023; LangFlow, 2026). At t > 1/2 the tokens are already decided, and t is replaced by
+    1/2 in the factor, which would otherwise diverge.
     """
 
     @property

@@ -26,7 +26,7 @@ class DecodeState:
         prompt_index: index of the next slot of the prompt to copy.
         open_gap: `InsertPolicy` of the prompt's gap that is being filled; NONE outside of gaps.
         image_pending: True if the model has sampled `<image>` and the image comes next.
-        order: number of the last written slot in reading order.
+        order: reading order of the last written slot.
         truncated: True if the row ran out of slots before the document was complete.
         logits: logits of the next token.
         cache: KV cache of all written slots.
@@ -124,7 +124,8 @@ class DecodeProgram:
         closing = jnp.where(
             left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end_token_id
         )
-        # Free slots, after reserving slots for the rest of the prompt or for the end token.
+        # Count the slots that stay free after those for the rest of the prompt or for the end
+        # token.
         room = self.max_length - state.length - jnp.maximum(left, 1)
         drawn = self._sample_token(state, closing, room)
         in_gap = state.open_gap != InsertPolicy.NONE
