@@ -92,7 +92,7 @@ def test_documents_depend_on_seed_and_index(generator, eight_documents):
     latents = concat_canvases(eight_documents).latents
     again = concat_canvases(generate_batches(generator, documents(), plan(record=True)))
     np.testing.assert_array_equal(again.latents, latents)
-    # A plan that does not record is another program, which may round differently.
+    # A plan without a trajectory compiles to another program, which may round differently.
     unrecorded = concat_canvases(generate_batches(generator, documents(), plan()))
     np.testing.assert_array_equal(unrecorded.ids, again.ids)
     np.testing.assert_allclose(unrecorded.latents, latents, atol=1e-6)

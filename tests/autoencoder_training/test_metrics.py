@@ -31,7 +31,7 @@ class LosslessAutoencoder:
 
 
 def random_images(count, image_size=SIDE, seed=0):
-    """Return random images in [90, 160), which a linear codec with fewer numbers cannot invert."""
+    """Return random images in [90, 160); a linear codec with fewer numbers cannot be lossless."""
     shape = (count, image_size, image_size, 3)
     return np.random.default_rng(seed).integers(90, 160, shape, dtype=np.uint8)
 

@@ -209,7 +209,7 @@ def test_only_stale_data_is_listed_and_deleted(tmp_path, monkeypatch):
     data.prepare_data(config, start(config, tmp_path / "one"))
     assert stale_data.list_stale(str(store_dir)) == []
     old = {path for path in store_dir.glob("*/*") if path.suffix not in (".json", ".lock")}
-    assert len(old) == 4  # Documents, latents, and the chunk counts of two splits.
+    assert len(old) == 4  # These are documents, latents, and the chunk counts of two splits.
     source.change_image()
     layout = start(config, tmp_path / "two")
     # Data that a training process reads is not deleted.

@@ -34,7 +34,8 @@ def emulator(tmp_path_factory):
     ):
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        # Run without credentials, and do not send requests that the emulator lacks to Google.
+        # Run without credentials. Requests that the emulator does not support must not go to
+        # Google.
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
         patch.setenv("FSSPEC_GCS_TOKEN", "anon")
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

@@ -40,7 +40,7 @@ def small_shards(monkeypatch):
 class Means:
     """A stub of an autoencoder that averages pixels and records its inputs.
 
-    As with a real one, the last bits of latents depend on the batch size.
+    As with a real autoencoder, the last bits of latents depend on the batch size.
     """
 
     fingerprint = "00means00"
@@ -222,7 +222,7 @@ class Pod:
 
         def write_index_slowly(*arguments):
             self.indexed.append(jax.process_index())
-            time.sleep(0.3)  # Process 0 does not wait for process 1 without a barrier.
+            time.sleep(0.3)  # Without a barrier, process 0 would not wait for process 1.
             return write_index(*arguments)
 
         monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -351,7 +351,7 @@ def free_port():
 
 
 def test_two_real_processes_write_the_files_of_one(tmp_path):
-    """Run jax.distributed locally: the files are equal, and one process writes each of them."""
+    """Run jax.distributed locally: files equal those of one process, and each has one writer."""
 
     def run_processes(count, folder):
         port = free_port()

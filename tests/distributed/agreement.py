@@ -37,20 +37,20 @@ def scenario(function):
 
 
 def once(function):
-    """Run a function in process 0 while the other processes wait; return its result there."""
+    """Run a function in process 0, and return its result there, while the other processes wait."""
     result = function() if jax.process_index() == 0 else None
     distributed.barrier()
     return result
 
 
 def own_path(path):
-    """Return the path, or in process 1 another path if something exists there."""
+    """Return the path; in process 1, return `<path>.host1` instead if it exists."""
     other = pathlib.Path(f"{path}.host1")
     return other if jax.process_index() == 1 and other.exists() else pathlib.Path(path)
 
 
 class Run:
-    """A run with own data in a folder; process 1 may see other folders."""
+    """A run on custom data in a folder; process 1 may use other folders."""
 
     def __init__(self, folder):
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Tests of deletion: missing items count in the right gap, and other slots do not change."""
+"""Tests of deletion: missing items are counted in the right gap, and other slots do not change."""
 
 import itertools
 
@@ -41,7 +41,8 @@ def random_keep_mask(row, seed, fraction=0.5):
 
 
 def list_items(row, selected):
-    """List tokens (as ids) and images (as minus their first slot) of a row, in order."""
+    """List tokens (as ids) and images (as negative index of their first slot) of a row, in
+    order."""
     first = np.asarray(deletion.item_starts(row)) & selected
     ids, image = np.asarray(row.ids), np.asarray(row.is_image)
     return [(-slot if image[slot] else int(ids[slot])) for slot in np.flatnonzero(first)]

@@ -1,4 +1,4 @@
-"""Tests of keep_running.sh: it continues a run until its end, over preemptions."""
+"""Tests of keep_running.sh: it continues a run until its end, despite preemptions."""
 
 import pytest
 

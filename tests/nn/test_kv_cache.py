@@ -34,13 +34,13 @@ def make_model(pattern):
 
 
 def slice_slots(view, start, count):
-    """Return `count` slots of each row from its `start`."""
+    """Return `count` slots of each row, beginning at the row's `start`."""
     at = jnp.asarray(start)[:, None] + jnp.arange(count)[None]
     return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, at), view)
 
 
 def decode_chunks(modality, span, pattern):
-    """Yield (first slot, length) of each step: one token or code, or a whole image if MIXED."""
+    """Yield (first slot, length) of each step: one token or code; with MIXED, also one image."""
     slot = 0
     while slot < len(modality) and modality[slot] != Modality.PAD:
         count = 1

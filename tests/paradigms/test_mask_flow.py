@@ -134,7 +134,7 @@ def test_oracle_prediction_is_sampled(data, choice, steps, guidance):
 
 
 def test_unmasked_tokens_change_only_with_remasking(data):
-    """Check with a network that predicts a different token at each step."""
+    """Use a network that predicts a different token at each step."""
     flow = paradigm()
 
     def changing_network(view):

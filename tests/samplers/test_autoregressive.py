@@ -125,7 +125,7 @@ def open_bos(row, insertable):
 
 
 def chain_logits(*ids):
-    """Return logits with which each id follows the id before it, and <end> the last id."""
+    """Return logits with which each id follows the id before it, and <end> follows the last id."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     for last, following in itertools.pairwise((vocabs.BOS, *ids, vocabs.END)):
         logits[last, following] = 30.0

@@ -98,7 +98,7 @@ def test_an_exact_network_samples_its_language(language, text_clock):
 
 
 def test_sampling_runs_until_all_times_are_one():
-    """Check with a network that always inserts more text and images."""
+    """Use a network that always inserts more text and images."""
     vocab, rows, steps, length = 8, 6, 8, 64
 
     def eager(view):
@@ -125,7 +125,7 @@ def test_sampling_runs_until_all_times_are_one():
         born = int(np.argmax(there))
         assert there[born:].all()
         own = clock[born:, b, slot]
-        # An image's time starts at 0 and takes as many steps as any other.
+        # An image's time starts at 0 and takes as many steps as that of any other image.
         np.testing.assert_allclose(own, np.minimum(np.arange(len(own)) / steps, 1), atol=1e-5)
     # Text is only inserted while the text time runs.
     text = kind == Modality.TEXT

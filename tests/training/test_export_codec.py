@@ -1,4 +1,4 @@
-"""Tests that the export of a model on latents or image tokens carries its autoencoder."""
+"""Tests that the export of a model of latents or image tokens contains its autoencoder."""
 
 import shutil
 

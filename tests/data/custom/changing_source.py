@@ -85,7 +85,7 @@ def prepare_here(plan, num_workers, lock_fd, command):
 
 
 class ChangingSource:
-    """Documents of a text and, mostly, an image of one color, in one of `LAYOUTS`; random edits.
+    """Documents of a text and mostly an image of one color, in one of `LAYOUTS`, with random edits.
 
     Images are files `key.png`, and texts are files `key.txt`, pages `key.md`, or records of one
     file. The files of `ARCHIVES` hold both.
@@ -234,7 +234,7 @@ class ChangingSource:
                 path.write_bytes(content)
 
     def _list_files(self, key):
-        """Return the contents of the files that a document is in by name; None for no file."""
+        """Return the content of each file that a document is in, by name; None if it is missing."""
         if self.layout in ARCHIVES:
             number = _archive_number(key)
             documents = {
