@@ -120,7 +120,7 @@ def _save(path: pathlib.Path, rows: Sequence[Row]) -> None:
 
 
 def make_config(variant: str, seed: int, flags: argparse.Namespace) -> ml_collections.ConfigDict:
-    """Return the comparison's configuration with one model, which is the variant.
+    """Return the comparison's configuration, with the variant as its only model.
 
     Raises:
         UserError: the variant is unknown.

@@ -73,7 +73,7 @@ def run_trial(
     opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
     allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
     secret = str(root / "secret")
-    # Python itself also opens other files, for example for text encodings, without user data.
+    # Python itself also opens files that hold no user data, for example for text encodings.
     outside = {
         path
         for path in opened

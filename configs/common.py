@@ -126,7 +126,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.time_coupling = ml_collections.ConfigDict()
     config.paradigm.time_coupling.interleaved = 0.3  # images are inserted at random times
     config.paradigm.time_coupling.independent = 0.1  # text and each image have independent times
-    config.paradigm.time_coupling.together = 0.4  # text and all images have one time
+    config.paradigm.time_coupling.together = 0.4  # text and all images share one time
     config.paradigm.time_coupling.edited = 0.2  # finished documents with errors to correct
     # Whether the network of edit_flow gets the time of the text as an input.
     config.paradigm.condition_on_text_time = False

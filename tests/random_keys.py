@@ -1,8 +1,8 @@
 """JAX's check that no random key is used twice, at a tenth of its cost.
 
-JAX checks the body of each function when the function is traced, and at each call the keys among
-arguments and results. With the check, each call of a compiled function takes JAX's slow path,
-although few calls have keys, and each eager `slice` is traced to find its signature. After
+JAX checks the body of each function when the function is traced. At each call, it checks the keys
+among the arguments and results. With the check, each call of a compiled function takes JAX's slow
+path, although few calls have keys, and each eager `slice` is traced to find its signature. After
 `enable`, calls without keys, in which nothing can be checked, take JAX's fast path.
 """
 

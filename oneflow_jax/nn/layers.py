@@ -119,7 +119,7 @@ def rope_angles(
 ) -> tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]:
     """Return cosine and sine of each slot's rotary angles.
 
-    Half of the angles encode the order, a quarter each the row and the column.
+    Half of the angles encode the order, a quarter the row, and a quarter the column.
 
     Angles are float32 for every dtype of the network: bfloat16 rounds 257 to 256.
 

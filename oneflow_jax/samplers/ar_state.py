@@ -117,7 +117,7 @@ class DecodeProgram:
         return state.image_pending | ((state.open_gap == InsertPolicy.NONE) & prompt_has_image)
 
     def decode_token(self, state: DecodeState, selected: Bool[Array, "B"]) -> DecodeState:
-        """Write the next token of each selected row: sampled in a gap, else from the prompt."""
+        """Write each selected row's next token: sampled inside a gap, else from the prompt."""
         alphabet, prompt = self.token_space, self.prompt
         at = self._prompt_cursor(state)
         left = self.prompt_lengths - state.prompt_index

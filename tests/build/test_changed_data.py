@@ -23,7 +23,7 @@ PIXELS = 4
 
 @pytest.fixture(autouse=True)
 def encoded(monkeypatch):
-    """Prepare in this process; replace the encoder by subsampling, and return its inputs."""
+    """Prepare in this process; replace the encoder by subsampling, and record its inputs."""
     images = []
 
     def encode(self, pixels):
@@ -234,7 +234,7 @@ def test_data_of_a_missing_source_is_kept(tmp_path):
     shutil.rmtree(source.folder)
     (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(
         parents=True
-    )  # The data of an earlier version.
+    )  # This is the data of an earlier version.
     (item,) = stale_data.list_stale(config.data.dir)
     assert item.path.name == "own_1234abcd_0123"
 

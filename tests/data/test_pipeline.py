@@ -88,7 +88,7 @@ def test_packing_keeps_documents_whole_and_apart():
             padding = batch.segment[b] == 0
             for name in FIELDS:
                 assert not getattr(batch, name)[b, padding].any(), name
-            # Span numbers increase through the row; two documents never share one.
+            # Span numbers increase along the row; two documents never share a number.
             spans = batch.span[b, ~padding]
             assert spans[0] == 1
             assert set(np.diff(spans)) <= {0, 1}

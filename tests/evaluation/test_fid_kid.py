@@ -52,7 +52,7 @@ def test_frechet_distance_bias_decreases_with_more_vectors():
 
 
 def kernel_distance_by_definition(x_set, y_set):
-    """Compute the unbiased estimate pair by pair."""
+    """Compute the unbiased estimate by a loop over all pairs."""
 
     def cube(x, y):
         return (sum(a * b for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3

@@ -160,7 +160,7 @@ def test_surplus_image_lowers_count_accuracy(score, real):
     ]
     metric_values = score(documents)
     assert metric_values["count_accuracy"] == 0
-    assert metric_values["order_accuracy"] < 0.2  # One of twelve templates is the same reversed.
+    assert metric_values["order_accuracy"] < 0.2  # One template of twelve is symmetric.
     assert 0.5 < metric_values["image_name_alignment"] < 0.8
 
 

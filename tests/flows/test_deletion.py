@@ -108,7 +108,7 @@ def test_interleaved_images_are_absent_noisy_and_clean_with_expected_rates():
     flowing = time[(time >= 0) & (time < 1)]
     shares = np.array([np.mean(time < 0), len(flowing) / len(time), np.mean(time == 1)])
     np.testing.assert_allclose(shares, [1 / 4, 1 / 2, 1 / 4], atol=4 * np.sqrt(0.25 / len(time)))
-    # The distribution is uniform, by deciles.
+    # The distribution is uniform: all deciles are equally frequent.
     counts = np.histogram(flowing, 10, (0, 1))[0] / len(flowing)
     np.testing.assert_allclose(counts, 0.1, atol=4 * np.sqrt(0.09 / len(flowing)))
 

@@ -64,7 +64,7 @@ def _make_tar(documents):
 
 
 LISTS = {"jsonl": _make_jsonl, "json": _make_json, "csv": _make_csv}
-"""Formats with one file of texts and names of image files."""
+"""Formats in which one file has all texts and the names of the image files."""
 
 ARCHIVES = {
     "parquet": ("parquet", _make_parquet),
@@ -85,7 +85,7 @@ def prepare_here(plan, num_workers, lock_fd, command):
 
 
 class ChangingSource:
-    """Documents of a text and mostly an image of one color, in one of `LAYOUTS`, with random edits.
+    """A folder of documents in one of `LAYOUTS`; each has a text and mostly a one-color image.
 
     Images are files `key.png`, and texts are files `key.txt`, pages `key.md`, or records of one
     file. The files of `ARCHIVES` hold both.
