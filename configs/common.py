@@ -193,7 +193,7 @@ def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "lmfusion":
         config.optimizer.freeze = two_tower.TEXT_PARAMS
     if paradigm in ("transfusion", "language", "lmfusion"):
-        config.sampling.solver = "heun"  # only for images; each token takes a forward pass
+        config.sampling.solver = "heun"  # for images only, since each token takes a forward pass
         config.sampling.steps = 5
         config.sampling.time_grid = "cosine"
 

@@ -69,7 +69,7 @@ MAX_ROOT_MODULES = 9
 HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}
-"""Modules of these folders that put arrays on devices."""
+"""Modules of these folders that may put arrays on devices."""
 
 
 def folder_of(path):

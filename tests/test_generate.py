@@ -56,7 +56,7 @@ def eight_documents(generator):
 
 
 def test_documents_do_not_depend_on_the_batch(generator, eight_documents):
-    """Compare batch sizes of 16 and 24 rows, and of 2 and 4 on one device."""
+    """Compare batches of 16 and 24 rows on 8 devices, and of 2 and 4 rows on one device."""
     expected = concat_canvases(eight_documents)
     for batch in (2, 4):
         canvas = concat_canvases(

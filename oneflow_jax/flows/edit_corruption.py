@@ -97,7 +97,7 @@ def sample(
     )
     free = canvas.to_generate & eligible
     corrupted = free & (by_item >= t)
-    # Conditioned on by_item >= t, (by_item - t) / (1 - t) is uniform and selects the corruption.
+    # If by_item >= t, then (by_item - t) / (1 - t) is uniform and selects the corruption.
     kind = jnp.floor(NUM_CORRUPTION_KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
     word, image = corrupted & canvas.is_text, corrupted & canvas.is_image
     partner = _next_in_document(word & (kind == 1), canvas.segment)

@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.query = heads_of(self.heads, "heads")
         self.key = heads_of(self.kv_heads, "kv_heads")
         self.value = heads_of(self.kv_heads, "kv_heads")
-        # Mixed-modal models diverge without normalized queries and keys: Chameleon, section 2.2.
+        # Without normalized queries and keys, mixed-modal models diverge (Chameleon, section 2.2).
         self.query_norm = layers.rms_norm(self.dtype, "head_width")
         self.key_norm = layers.rms_norm(self.dtype, "head_width")
         axes = ("heads", "head_width", "width")

@@ -99,7 +99,7 @@ class TimestepEmbedding(nn.Module):
         x = sinusoidal_embedding(TIME_SCALE * time, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
-        # Without this constraint XLA shards the hidden width along fsdp, as the kernel is, and
+        # Without this constraint XLA shards the hidden width along fsdp, like the kernel, and
         # gathers the rows of the whole batch.
         hidden = partitioning.with_logical_constraint(
             nn.silu(up(x)), ("rows", "slots", "act_width")

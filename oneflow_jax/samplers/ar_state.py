@@ -124,8 +124,7 @@ class DecodeProgram:
         closing = jnp.where(
             left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end_token_id
         )
-        # Count the slots that stay free after those for the rest of the prompt or for the end
-        # token.
+        # Count the free slots, without those reserved for the rest of the prompt or the end token.
         room = self.max_length - state.length - jnp.maximum(left, 1)
         drawn = self._sample_token(state, closing, room)
         in_gap = state.open_gap != InsertPolicy.NONE

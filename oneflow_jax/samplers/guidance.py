@@ -140,8 +140,8 @@ def nfe_factor(*scales: float) -> int:
 
 
 def _interleave(*arrays: Array) -> Array:
-    # Interleave rows instead of concatenating batches: then each device already has all views of
-    # its rows, and a sharded batch needs no communication.
+    # Interleave rows instead of concatenating batches. Then each device has all views of its rows,
+    # and a sharded batch needs no communication.
     return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
 
 

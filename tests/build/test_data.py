@@ -17,7 +17,7 @@ from oneflow_jax.errors import UserError
 from tests import runs
 from tests.codecs.autoencoder import small_models
 
-PIXELS = 4  # The toy data's image size.
+PIXELS = 4  # Image size of the toy data.
 
 
 @pytest.fixture(autouse=True)

@@ -196,7 +196,7 @@ INSIDE = [
         ("information", 4.8, 1.1, 1.5, 1.0),
         "paradigm.time_sampler[3]=1.5",
     ),
-    # Rounded to float32, these are 1 and 0: averaged parameters would never change.
+    # In float32 these values become 1 and 0, so the averaged parameters would never change.
     ("optimizer.ema_decay", 1 - 1e-12, "optimizer.ema_decay=0.999999999999"),
     ("optimizer.b2", 1 - 1e-10, "optimizer.b2=0.9999999999"),
     ("optimizer.learning_rate", 1e-60, "optimizer.learning_rate=1e-60"),

@@ -19,7 +19,7 @@ BUCKET = "bucket"
 def emulator(tmp_path_factory):
     """Start an emulator with one bucket and set the environment variables that point clients to it.
 
-    The scope is the session, since clients cache the address.
+    The scope of this fixture is the session, since clients cache the address.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

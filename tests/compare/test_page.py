@@ -237,7 +237,7 @@ def test_curve_points_are_at_their_values():
         ]
         for svg in rendered.split("<svg")[1:]
     ]
-    # Equal cost ratios are equal distances on the x axis; higher values are drawn higher.
+    # On the x axis, equal cost ratios are equal distances; higher values are drawn higher.
     assert places[0] == places[1]
     (x0, y0), (x1, y1) = places[0]
     assert 0 < x0 < 10 < 90 < x1 < 100

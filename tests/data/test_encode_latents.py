@@ -28,7 +28,7 @@ POOL = small_models.random_images(12, PIXELS, PIXELS)
 SHARD = 8
 COUNTS = {"train": 44, "heldout": 10}
 OF_TRAIN = 6
-"""The number of shards of the first split; the other split has two."""
+"""Number of shards of the first split; the other split has two."""
 
 
 @pytest.fixture(autouse=True)
@@ -271,7 +271,7 @@ def test_two_processes_share_the_shards(tmp_path, uninterrupted_files, monkeypat
     }
     assert sorted(map(len, wrote)) == [4, 4]
     assert pod.indexed == [0]
-    # The files depend neither on the number of processes nor on which one wrote a shard.
+    # The files depend neither on the number of processes nor on which process wrote a shard.
     assert files(folder) == uninterrupted_files
 
 
@@ -280,7 +280,7 @@ def test_all_processes_of_a_pod_see_the_same_missing_shards(
 ):
     """Check that a late process does not see files that another one has just written.
 
-    Otherwise they would disagree about whether there is work.
+    Otherwise the processes would disagree about which shards are missing.
     """
     folder = tmp_path / "pod"
     make_preparation(folder, Means()).build_index()

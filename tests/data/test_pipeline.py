@@ -359,7 +359,7 @@ def test_streams_belong_to_processes_that_hold_their_rows():
 
 @dataclasses.dataclass(frozen=True)
 class FakeSharding:
-    """A sharding whose devices of this process hold the given rows."""
+    """A stub of a sharding: the devices of this process hold the given rows."""
 
     row_slices: tuple[slice, ...]
 

@@ -101,7 +101,7 @@ def test_text_alone_identifies_its_template(template):
             matched = sentences.match_template(composed.text(), KINDS)
             same, _ = render_document(matched, chosen, kind)
             assert same.text() == composed.text()
-            # The same text as a person would write it, without a space where an image was.
+            # Check the text as a person would write it, without a space where an image was.
             assert sentences.match_template(composed.text().replace(" ,", ","), KINDS) == matched
 
 

@@ -28,7 +28,7 @@ DAMAGES = (
     "truncated arrays", "flipped byte of EMA", "missing EMA", "empty manifest", "missing item",
     "broken position", "empty checksums", "no files",
 )  # fmt: skip
-"""Damages of `test_damaged_checkpoints` to try; some affect the shards of one process alone."""
+"""Damages of `test_damaged_checkpoints` to try; some affect only the shards of one process."""
 
 
 def scenario(function):
@@ -186,7 +186,7 @@ def own_run_folders(folder):
 
 
 def damage_scenario(damage):
-    """Return a scenario: the newest checkpoint is damaged, and then it is skipped."""
+    """Return a scenario in which the newest checkpoint is damaged and then skipped."""
 
     def run(folder):
         once(lambda: shutil.copytree(folder.parent / "saved", folder))
@@ -210,7 +210,7 @@ def restore(folder, **options):
 
 
 def shardings():
-    """Return shardings of the state: kernels by rows over all processes, the rest replicated."""
+    """Return shardings of the state: kernel rows over all processes, all else replicated."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     rows, whole = (
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))

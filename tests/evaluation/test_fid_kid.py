@@ -65,7 +65,7 @@ def kernel_distance_by_definition(x_set, y_set):
 
 
 def test_kernel_distance_of_two_numbers():
-    """Check by hand: kernels are 1 among zeros, 8 among ones, 1 between; 1 + 8 - 2 * 1."""
+    """Check a hand-computed value: the kernel is 1 for (0, 0) and (0, 1), 8 for (1, 1)."""
     zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
     estimate = fid_kid.kernel_distance(zeros, ones, size=2, subsets=3)
     assert estimate == pytest.approx((1 + 8 - 2, 0))

@@ -102,7 +102,7 @@ def test_each_kind_of_error_has_a_third_of_the_error_rate(row):
     assert third * (1 - same) < wrong <= 2 * third * 1.03
     n = count * image.sum()
     # Images are drawn independently of each other. If the other image of the row is equal,
-    # replacing would have no effect, and the image is noised instead.
+    # replacing would have no effect, so the image is noised instead.
     for share, due in (
         (corrupted.deleted, third),
         (corrupted.renoised | corrupted.substituted, 2 * third),

@@ -99,7 +99,7 @@ def test_every_implementation_matches_xla_attention(way, attend, kv_heads):
 
 @pytest.mark.parametrize("way", ["blockwise", "splash"])
 def test_fewer_queries_than_keys_match_xla_attention(way):
-    """Check fewer queries than keys, as in decoding with a cache."""
+    """Check masks with fewer queries than keys, as in decoding with a cache."""
     view = jax.tree.map(lambda x: x[:, :5], test_attention_mask.random_view(seed=2))
     mask = attention_mask.for_decode(view, jnp.arange(6) * 7, num_keys=48)
     query, key, value = random_qkv()

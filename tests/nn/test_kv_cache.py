@@ -71,7 +71,7 @@ def test_decoding_slot_by_slot_equals_a_full_forward_pass(attend):
 
 @pytest.mark.parametrize("attend", [AttentionPattern.CAUSAL, AttentionPattern.MIXED])
 def test_prefill_of_different_lengths_equals_a_full_forward_pass(attend):
-    """Check a prefill of prompts with different lengths: later cache entries stay masked."""
+    """Check a prefill of prompts with different lengths: entries after a prompt stay masked."""
     canvas, lengths = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(attend)
     last = jnp.asarray(lengths - 1)  # Slots of <end>.

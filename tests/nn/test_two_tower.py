@@ -1,4 +1,4 @@
-"""Tests of the two-tower model: which parameters a slot uses, and joint attention."""
+"""Tests of the two-tower model: the parameters that each slot uses, and joint attention."""
 
 import dataclasses
 import functools

@@ -160,7 +160,7 @@ jax.tree_util.register_dataclass(CounterCache, data_fields=["length"], meta_fiel
 
 
 def test_codes_are_sampled_from_the_network_distribution():
-    """Check that only codes are sampled, at the right frequencies, and given images stay."""
+    """Check that only codes are sampled, at the right frequencies, and that given images stay."""
     rows, patches, codes = 3000, 2, (5, 8)
     shares = np.array([0.5, 0.3, 0.2])
     logits = np.full(10, 4.0)  # Text tokens have much larger logits.

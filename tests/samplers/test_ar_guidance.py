@@ -136,7 +136,7 @@ def make_paradigm(kind, task_mixture=tasks.ALL_TARGETS):
 
 @pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
 def test_conditioning_dropout_scores_only_images(kind):
-    """Check that dropped captions are not scored, but their images and all other documents are."""
+    """Check that only dropped captions are not scored; their images and other documents are."""
     caption = (Text("red"), TOY_IMAGE)
     canvas = pack_documents(
         caption, caption, (TOY_IMAGE, Text("blue")), layout=make_paradigm(kind)[1]

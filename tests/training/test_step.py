@@ -100,7 +100,7 @@ class Spy:
         one = jnp.float32(1)
         average = Average
         return {
-            # The row's time u, and a statistic of its noise.
+            # Return the row's time u, and a statistic of its noise.
             "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
             "image": average(total=jnp.mean(view.embeds) ** 2, count=one),
         }

@@ -21,7 +21,7 @@ def to_patches(images):
 
 
 def loss(images, reconstructions):
-    """Return the squared error summed over a patch, averaged over patches."""
+    """Return the squared error, summed over each patch and averaged over patches."""
     return np.mean(np.sum((to_patches(images) - to_patches(reconstructions)) ** 2, axis=1))
 
 

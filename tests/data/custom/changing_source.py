@@ -225,7 +225,7 @@ class ChangingSource:
         return examples.png(self.colors[key], (4, 4), "BMP") if key in self.colors else None
 
     def _write(self, key):
-        """Write the files that a document is in, if their contents have changed."""
+        """Write the files that a document is in, if their content has changed."""
         for name, content in self._list_files(key).items():
             path = self.folder / name
             if content is None:
