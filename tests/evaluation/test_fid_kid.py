@@ -77,7 +77,7 @@ def test_kernel_distance_matches_its_definition():
     assert estimate.mean == pytest.approx(
         kernel_distance_by_definition(x.astype(float), y.astype(float))
     )
-    # Each subset is the whole set.
+    # Each subset is the whole set, so all estimates are equal.
     assert estimate.std_error == pytest.approx(0, abs=1e-12)
     back = fid_kid.kernel_distance(y, x, size=6, subsets=4)
     assert back.mean == pytest.approx(estimate.mean)
