@@ -2,13 +2,14 @@
 
 Each variant is the paradigm's configuration in configs/compare.py with a few keys changed. The
 benchmark trains every variant with every seed, and measures generated documents and both
-directions between text and images. Names joined by "+" are variants together.
+directions between text and images. Names joined by "+" combine variants.
 
     python -m benchmarks.ablation baseline tasks time tasks+time --flops 1e13
     python -m benchmarks.ablation baseline tasks+time --flops 3e13 --seeds 0 1 2 --documents report
 
-A variant is chosen on the documents of the `selection` set, and reported on those of the `report`
-set: layouts, reference documents and noise of the two sets differ. Finished runs are not repeated.
+Choose a variant by its metrics on the documents of the `selection` set, and report its metrics on
+those of the `report` set. Layouts, reference documents and noise of the two sets differ. Finished
+runs are not repeated.
 """
 
 import argparse
@@ -63,7 +64,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """Keys that each variant changes, as in `--set`."""
 
 DOCUMENT_SETS = {"selection": 0, "report": 1}
-"""Number of each set of documents; its layouts and references are those of no other set."""
+"""Number of each set of documents; the sets share neither layouts nor reference documents."""
 
 TABLE_METRICS = (
     "interleaved_score",
@@ -89,7 +90,9 @@ Row = dict[str, object]
 def main(argv: list[str] | None = None) -> list[Row]:
     """Train, measure, print, write, and return a row for each variant, seed and NFE."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("variants", nargs="+", help=f"of {', '.join(VARIANTS)}; a+b for both")
+    flags.add_argument(
+        "variants", nargs="+", help=f"any of {', '.join(VARIANTS)}; a+b combines a and b"
+    )
     flags.add_argument("--paradigm", default="oneflow", choices=[*compare.PASSES])
     flags.add_argument("--seeds", type=int, nargs="+", default=[0])
     flags.add_argument("--flops", type=float, default=1e13, help="training FLOPs of each run")
@@ -122,7 +125,7 @@ def _save(path: pathlib.Path, rows: Sequence[Row]) -> None:
 
 
 def make_config(variant: str, seed: int, flags: argparse.Namespace) -> ml_collections.ConfigDict:
-    """Return the comparison's configuration with one model, which is the variant.
+    """Return the comparison's configuration, with the variant as its only model.
 
     Raises:
         UserError: the variant is unknown.
@@ -192,7 +195,7 @@ def measure(
 
 
 def make_prompts(system: system_lib.System, first: int, count: int) -> list[Document]:
-    """Return prompts of whole documents: with the layouts of training documents if they are fixed.
+    """Return prompts for whole documents; if a paradigm needs layouts, they are from training data.
 
     `first` is the index of the first training document.
     """

@@ -1,7 +1,7 @@
 """Writes the image in docs/emoji_styles.md: `python -m benchmarks.drawings`.
 
-One row per drawing style, one column per name. Pairs of name and style that are not in training
-have a red border. The npm packages must be there (`make emoji-styles`).
+The image has one row per drawing style and one column per name. Pairs of name and style that are
+not in training have a red border. The npm packages must be there (`make emoji-styles`).
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Fuzzing of data preparation with corrupted files of every format: `python -m benchmarks.fuzz`.
 
 The benchmark counts what must not happen: processes that die or hang, unexpected errors, and files
-that the worker opens outside of the data folder. To provoke the latter, a secret folder lies next
-to the data folder. The data folder contains links to the secret folder, files with paths into it,
-and a named pipe.
+that the worker opens outside of the data folder. To provoke such accesses, a secret folder lies
+next to the data folder. The data folder contains links to the secret folder, files with paths into
+it, and a named pipe.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NUM_VALID = 12
 """Number of documents of each format that stay valid, so that both splits have some."""
 
 TRAVERSAL_FRACTION = 0.2
-"""Fraction of the other files whose paths lead to the secret; the rest is corrupted."""
+"""Fraction of the other files whose paths lead to the secret folder; the rest is corrupted."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def run_trial(
     opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
     allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
     secret = str(root / "secret")
-    # Python itself also opens other files, for example for text encodings, without user data.
+    # Python itself also opens files that hold no user data, for example for text encodings.
     outside = {
         path
         for path in opened

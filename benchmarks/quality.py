@@ -116,7 +116,7 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
                 plan = evaluate.task_plan(system, task, passes, spacing)
                 batch = config.evaluation.batch_size
                 run = functools.partial(generator, task.prompts, plan, seed=0, batch=batch)
-                next(run())  # The first batch compiles; its time is not measured.
+                next(run())  # The first batch includes compilation, so it is not timed.
                 began = time.monotonic()
                 documents = [document for batch in run() for document in batch.documents]
                 seconds = (time.monotonic() - began) / len(documents)

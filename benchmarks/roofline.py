@@ -49,7 +49,10 @@ def _make_parser() -> argparse.ArgumentParser:
         help="NFE per document, or per image if text is autoregressive (default: 8 16 32 64)",
     )  # fmt: skip
     flags.add_argument(
-        "--picture", type=int, default=16, help="NFE per image to beat (default: 16)"
+        "--picture",
+        type=int,
+        default=16,
+        help="NFE per image of the models to compare with (default: 16)",
     )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     return flags

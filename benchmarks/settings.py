@@ -30,7 +30,7 @@ def apply_overrides(config: ml_collections.ConfigDict, assignments: Sequence[str
         try:
             parsed = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            parsed = value  # Not a Python literal: a plain string.
+            parsed = value  # A value that is not a Python literal is a plain string.
         try:
             config.update_from_flattened_dict({field: parsed})
         except (KeyError, TypeError) as error:

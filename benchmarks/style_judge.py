@@ -2,8 +2,8 @@
 
 The benchmark classifies real drawings of pairs of a name and a style that are held out from
 training, and shifted, blurred and noisy copies of them. The trained judge has not seen the pairs.
-The nearest drawing in pixel space is searched among all drawings, those of the pairs included; to
-show what this contributes, also without them. The npm packages must be there (`make hands`).
+The nearest drawing in pixel space is searched twice: among all drawings, including those of the
+pairs, and without those of the pairs. The npm packages must be there (`make emoji-styles`).
 """
 
 import argparse
@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--packages", default="data/emoji_styles", help="folder of npm packages")
     flags.add_argument("--names", type=int, default=64, help="number of names in training")
     flags.add_argument("--styles", nargs="+", default=None, help="styles; all if not given")
-    flags.add_argument("--min-styles", type=int, default=5, help="least styles of a name")
+    flags.add_argument(
+        "--min-styles", type=int, default=5, help="minimum number of styles of a name"
+    )
     flags.add_argument("--copies", type=int, help="versions of each drawing to train the judge on")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)

@@ -69,7 +69,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.checkpoint.skip_damaged = False
 
     config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.every = 500  # steps between held-out losses
+    config.evaluation.every = 500  # steps between evaluations of the held-out loss
     config.evaluation.num_samples = 128  # documents of each task, or images
     config.evaluation.batch_size = 64  # documents, or images, in a batch of evaluation
     return config
@@ -111,24 +111,24 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.tasks.image_to_text = 0.2  # text is generated from images
     config.paradigm.tasks.spans = 0.1  # some text spans and images are generated
     config.paradigm.tasks.scattered = 0.05  # some tokens and images are generated
-    # Text and images are generated, with a time for each run of text and each image.
+    # Text and images are generated, with a separate time for each text run and each image.
     config.paradigm.tasks.own_run_times = 0.0
-    # Text and images are generated, with a time for each token and each image.
+    # Text and images are generated, with a separate time for each token and each image.
     config.paradigm.tasks.own_slot_times = 0.0
     # Probability of dropping the condition of text_to_image and image_to_text.
     config.paradigm.cond_drop_prob = 0.1
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
     # Distribution of t in training; ("power", 1.0) is the uniform distribution.
     config.paradigm.time_sampler = ("power", 1.0)
-    # The same for oneflow's text in image_to_text, own_run_times and own_slot_times; () stands for
-    # the value of time_sampler.
+    # Distribution of t for oneflow's text in image_to_text, own_run_times and own_slot_times; ()
+    # means that of time_sampler.
     config.paradigm.text_time_sampler = ()
     # Probabilities of the couplings of text times and image times in joint documents of edit_flow;
     # they add up to 1.
     config.paradigm.time_coupling = ml_collections.ConfigDict()
     config.paradigm.time_coupling.interleaved = 0.3  # images are inserted at random times
     config.paradigm.time_coupling.independent = 0.1  # text and each image have independent times
-    config.paradigm.time_coupling.together = 0.4  # text and all images have one time
+    config.paradigm.time_coupling.together = 0.4  # text and all images share one time
     config.paradigm.time_coupling.edited = 0.2  # finished documents with errors to correct
     # Whether the network of edit_flow gets the time of the text as an input.
     config.paradigm.condition_on_text_time = False
@@ -136,7 +136,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
     # edit_flow: loss weight of the number of items that are missing in a gap.
     config.paradigm.insert_count_weight = 1.0
-    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
+    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of "the gap is empty"
     config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
     config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the substitutes
     config.paradigm.image_weight = 1.0  # loss weight of images
@@ -195,7 +195,7 @@ def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "lmfusion":
         config.optimizer.freeze = two_tower.TEXT_PARAMS
     if paradigm in ("transfusion", "language", "lmfusion"):
-        config.sampling.solver = "heun"  # only for images; each token takes a forward pass
+        config.sampling.solver = "heun"  # for images only, since each token takes a forward pass
         config.sampling.steps = 5
         config.sampling.time_grid = "cosine"
 

@@ -2,12 +2,12 @@
 
     python -m oneflow_jax.main --config=configs/compare.py          (4 hours on two CPU cores)
     python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, trained longer)
-    python -m oneflow_jax.main --config=configs/compare.py:styles   (emoji in styles; `make hands`)
+    python -m oneflow_jax.main --config=configs/compare.py:styles   (`make emoji-styles` first)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (a test that takes minutes)
     python -m oneflow_jax.main --config=configs/compare.py:styles_smoke
 
 The documents are those of configs/documents.py: half of them have 2 to 4 emoji of 24 x 24 pixels.
-With `styles`, they are those of configs/emoji_styles.py, in the same proportion.
+With `styles`, they are those of configs/emoji_styles.py, and half of them have several images too.
 All paradigms have the same backbone, optimizer, tasks and data. The learning rate of each paradigm
 is tuned in the same way, and each paradigm is trained with three seeds. The command first trains a
 VQModel for `chameleon` and `dalle`, and then one paradigm after another. A second call skips
@@ -51,7 +51,7 @@ RATES = {
 }
 """Learning rate of each paradigm: the best value of those that benchmarks/tuning.py tried.
 
-They were tuned on `emoji`. The comparison on `emoji_styles` uses the same rates.
+The rates were tuned on `emoji`. The comparison on `emoji_styles` uses the same rates.
 """
 
 PAIR = ("transfusion", "oneflow")
@@ -149,7 +149,7 @@ def paradigm_config(
 def _codec_config(*, smoke: bool, styles: bool) -> ml_collections.ConfigDict:
     """Return the configuration of the codec, trained on all emoji of the training documents.
 
-    The codec is not trained on held-out emoji, or with `styles` on held-out pairs.
+    The codec is not trained on held-out emoji; with `styles`, it is not trained on held-out pairs.
     """
     config = codec.get_config("vq")
     config.name = "codec"

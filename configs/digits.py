@@ -34,7 +34,8 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
     config.codec.image_channels = 1
     config.codec.mean = -0.39
     # This std is twice that of the data. So images have less signal and emerge slightly later than
-    # text. Token embeddings are narrow, so text is decided over many t, and few steps are enough.
+    # text. Token embeddings are narrow, so text is decided gradually over a wide range of t, and
+    # few steps are enough.
     config.codec.std = 1.5
 
     config.model = common.transformer_config(layers=3, width=96, heads=3)

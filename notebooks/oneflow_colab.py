@@ -97,8 +97,8 @@ print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}, JAX {jax.__versio
 # ## 1. The cost of sequential generation
 #
 # *Chameleon* writes one text token or image code per forward pass. *Transfusion* writes one text
-# token per pass and then denoises each image in several passes of its own. No image can begin
-# before the text before it is complete, so the number of forward passes (NFE) grows with the
+# token per pass and then denoises each image in several passes of its own. An image can begin only
+# when the text before it is complete, so the number of forward passes (NFE) grows with the
 # document. A concurrent flow takes the same small number of passes for the whole document.
 #
 # The next cell measures this. Two untrained networks of equal size (the time does not depend on
@@ -299,9 +299,9 @@ plt.show()
 # Given parts (in green) stay clean; all other slots flow together. The model comes with the
 # project and was trained on 64 emoji and their names (`docs/shipped.md`). **Drag the slider.**
 #
-# The seed below was chosen: of seeds 0 to 13, four give a valid text over two images. Words that
-# are decided at the same time must agree with one another, which is learned late. Documents with
-# one image, or with a given sentence, are usually right.
+# The seed below was selected: of the seeds 0 to 13, four give a valid text with two images. Words
+# that are decided at the same time must agree with one another, which is learned late. Documents
+# with one image, or with a given sentence, are usually right.
 
 # %%
 model = of.load(of.PRETRAINED)
@@ -443,10 +443,10 @@ plt.show()
 # ## 6. How many steps?
 #
 # The NFE determines the sampling speed: NFE 8 is four times as fast as NFE 32.
-# `caption_validity` is the fraction of captions from nothing that are exactly one of the 40
-# captions of the data; `image_caption_match` is the fraction of those whose image a classifier
-# reads as the digit that the caption names; `caption_diversity` is the effective number of
-# distinct captions, divided by 40. (The full configuration trains twice as long and has better
+# `caption_validity` is the fraction of captions, generated without a prompt, that are exactly one
+# of the 40 captions of the data; `image_caption_match` is the fraction of those whose image a
+# classifier reads as the digit that the caption names; `caption_diversity` is the effective number
+# of distinct captions, divided by 40. (The full configuration trains twice as long and has better
 # results: `docs/passes.md`.)
 
 # %%

@@ -11,8 +11,8 @@ from absl import flags
 
 from tests import random_keys
 
-# Both workers, the processes that tests start (which read the variables) and the next run need the
-# same compiled programs, so all share one cache.
+# Both test workers, the processes that tests start and the next test run need the same compiled
+# programs, so all share one cache. Environment variables give its folder to the processes.
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 _VERSIONS = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "oneflow_jax-tests" / _VERSIONS))

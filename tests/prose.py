@@ -36,7 +36,7 @@ BANNED = {
 """Words to avoid, as regular expressions of whole words, and what to write instead."""
 
 _PROMPTS = re.compile(r"a picture of (?:\{0\}|\w+ \w+|\w+)|[Pp]icture of", re.ASCII)
-"""Captions of the data sets: content, not our words."""
+"""Captions of the data sets; they are content, so their words are not checked."""
 
 _QUOTED = re.compile(r"""(["'`])\w+\1""")
 """Single words in quotes: keys, values and names of the code."""

@@ -1,9 +1,9 @@
 """JAX's check that no random key is used twice, at a tenth of its cost.
 
-JAX checks the body of each function when it is traced, and each call for keys that go in or come
-out. Under the check each call of a compiled function takes JAX's slow path, although few calls have
-keys, and each eager `slice` is traced to find its signature. `enable` leaves calls without keys,
-of which the check can say nothing, to JAX's fast path.
+JAX checks the body of each function when the function is traced. At each call, it checks the keys
+among the arguments and results. With the check, each call of a compiled function takes JAX's slow
+path, although few calls have keys, and each eager `slice` is traced to find its signature. After
+`enable`, calls without keys, in which nothing can be checked, take JAX's fast path.
 """
 
 import jax
@@ -17,7 +17,7 @@ _ONLY_PASS_KEYS = {jax.lax.slice_p, jax.lax.concatenate_p, jax.lax.device_put_p}
 def enable() -> None:
     """Check all random keys from now on."""
     jax.config.update("jax_debug_key_reuse", True)
-    # The checker does not know that transposing keys does not consume them.
+    # Add the signature that the checker lacks: transposing keys does not consume them.
     checker.key_reuse_signatures[jax.lax.transpose_p] = checker.KeyReuseSignature(
         checker.Forward(0, 0)
     )

@@ -1,4 +1,4 @@
-"""Tests of the architecture by source alone: imports, names and sizes."""
+"""Tests of the architecture that read only the source: imports, names and sizes."""
 
 import ast
 import functools
@@ -60,7 +60,7 @@ MAY_IMPORT = {
 """Folder, or module at the root -> what it may import beyond itself; "" is the package itself."""
 
 READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
-"""Folders and root modules that know ml_collections. In runtime, `workdir` saves it."""
+"""Folders and root modules that may import ml_collections; so may `runtime/workdir`."""
 
 MAX_LEVELS = 11
 MAX_ROOT_MODULES = 9
@@ -69,7 +69,7 @@ MAX_ROOT_MODULES = 9
 HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}
-"""Modules of these folders that put arrays on devices."""
+"""Modules of these folders that may put arrays on devices."""
 
 
 def folder_of(path):
@@ -125,7 +125,7 @@ def test_imports_are_in_the_allowed_table():
 
 @functools.cache
 def level(folder):
-    """Return the length of the longest chain of imports below a folder; a cycle never returns."""
+    """Return the length of the longest chain of imports below a folder; cycles recurse forever."""
     return 1 + max(map(level, folder_imports()[folder]), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Tests that run every configuration at a small size, and that every key is read."""
+"""Tests that every configuration runs at a small size, and that every key is read."""
 
 import ast
 import functools
@@ -69,7 +69,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_every_configuration_file_is_tested():
-    """Check that each file is tested, but for compare.py (tests/compare) and equal TPU models."""
+    """Check that each file is tested, except compare.py (tests/compare) and equal TPU models."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
@@ -147,7 +147,7 @@ def assert_two_losses(folder):
 
 
 def goes_through(config, folder):
-    """Train, evaluate and sample; check the files that the run leaves. Returns the system."""
+    """Train, evaluate and sample; check the files that the run writes; return the system."""
     system = runs.prepare_system(folder, config)
     loop.run(system, folder)
     figures = evaluate.run(system, folder)
@@ -267,8 +267,8 @@ def test_every_key_is_read():
 def config_reads(node, is_config_dict=True):
     """Yield the first one or two keys of every `config.x.y` and `system.config.x.y`.
 
-    A parameter or field `config` with the type of a dataclass is no `ConfigDict`: its function or
-    class is left out.
+    A parameter or field `config` with the type of a dataclass is not a `ConfigDict`, so its
+    function or class is left out.
     """
     if isinstance(node, ast.ClassDef):
         fields = [f for f in node.body if isinstance(f, ast.AnnAssign)]

@@ -56,7 +56,7 @@ def eight_documents(generator):
 
 
 def test_documents_do_not_depend_on_the_batch(generator, eight_documents):
-    """Compare batch sizes of 16 and 24 rows, and of 2 and 4 on one device."""
+    """Compare batches of 16 and 24 rows on 8 devices, and of 2 and 4 rows on one device."""
     expected = concat_canvases(eight_documents)
     for batch in (2, 4):
         canvas = concat_canvases(
@@ -92,7 +92,7 @@ def test_documents_depend_on_seed_and_index(generator, eight_documents):
     latents = concat_canvases(eight_documents).latents
     again = concat_canvases(generate_batches(generator, documents(), plan(record=True)))
     np.testing.assert_array_equal(again.latents, latents)
-    # A plan that does not record is another program, which may round differently.
+    # A plan without a trajectory compiles to another program, which may round differently.
     unrecorded = concat_canvases(generate_batches(generator, documents(), plan()))
     np.testing.assert_array_equal(unrecorded.ids, again.ids)
     np.testing.assert_allclose(unrecorded.latents, latents, atol=1e-6)

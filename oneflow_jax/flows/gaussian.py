@@ -52,8 +52,8 @@ def euler_step(
 ) -> Float[Array, "*b L n"]:
     """Return x_s after an Euler step with velocity (3) from time t to time s.
 
-    The result is exactly x_1 where s = 1 and t < 1, and exactly x_t where t = s. The latter
-    includes finished slots, with t = s = 1.
+    The result is exactly x_1 where s = 1 and t < 1, and exactly x_t where t = s. The second case
+    includes finished slots, where t = s = 1.
     """
     share = jnp.where(s > t, (s - t) / jnp.where(t < 1, 1 - t, 1.0), 0.0)[..., None]
     return (1 - share) * x_t + share * x_1

@@ -21,7 +21,7 @@ def next_image_token_mask(canvas: Canvas) -> Bool[Array, "L"]:
 
 
 def _next_is_scored(canvas: Canvas, candidates: Bool[Array, "L"]) -> Bool[Array, "L"]:
-    """Return a mask of slots before a candidate of the same document that is not given."""
+    """Return a mask of slots whose next slot is a candidate, in the same document and not given."""
     last = jnp.arange(canvas.ids.shape[0]) == canvas.ids.shape[0] - 1
     same = canvas.segment == jnp.roll(canvas.segment, -1)
     return jnp.roll(candidates & canvas.to_generate, -1) & same & ~last

@@ -8,8 +8,8 @@ One model serves every task, because a task is drawn for each training document:
     image_to_text   all text                               text from images
     spans           random text runs and images            infilling of interleaved documents
     scattered       random tokens and images               infilling and editing
-    own_run_times   all slots; each run has a time         how runs and images depend on others
-    own_slot_times  all slots; each token has a time       how tokens depend on others
+    own_run_times   all slots; a time for each text run    how runs and images depend on others
+    own_slot_times  all slots; a time for each token       how tokens depend on others
 
 An image always has one time. The network sees all other slots clean, at time t = 1, and they are
 not scored. For conditioning dropout, the text of a fraction of the `text_to_image` documents is
@@ -48,7 +48,7 @@ class TaskDraw:
 
     Attributes:
         scored: True where the slot is corrupted and its clean content is a target.
-        time: time of every slot: a time of the time sampler where scored, 0 where dropped, 1
+        time: time of every slot: drawn by the time sampler where scored, 0 where dropped, 1
             elsewhere.
         task: index into `NAMES` of the task of each slot's document.
     """
@@ -86,8 +86,8 @@ class TaskMixture:
             u: uniform number in [0, 1) of each slot's document.
             canvas: clean row.
             time_sampler: increasing function from uniform numbers to times.
-            text_time_sampler: the same function for text whose time is not that of an image: in
-                the tasks `image_to_text`, `own_run_times` and `own_slot_times`. None for
+            text_time_sampler: the function for text whose time is not that of an image: in the
+                tasks `image_to_text`, `own_run_times` and `own_slot_times`; None means
                 `time_sampler`.
         """
         key_task, key_drop, key_share, key_span, key_slot, key_run, key_own = jax.random.split(

@@ -1,7 +1,7 @@
 """Time couplings: how the times of text and images of one document depend on each other.
 
-Paradigms that insert items use them. A coupling is drawn for each document of the task `joint`;
-in training, documents of all other tasks have the coupling `independent`.
+Paradigms that insert items use these couplings. A coupling is drawn for each document of the task
+`joint`; in training, documents of all other tasks have the coupling `independent`.
 
     interleaved   images are inserted while text is generated, with the times (12) of `deletion`
     independent   text and each image have independent times; all images are present

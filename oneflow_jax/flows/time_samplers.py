@@ -41,8 +41,8 @@ def spread_over_documents(
 class PowerTimeSampler:
     """Times t = u^exponent: uniform for exponent 1, more early (noisy) times for larger exponents.
 
-    The content of an image is determined early in the flow: the earlier, the fewer images the data
-    set has and the more dimensions an image has. In the extreme case, text influences the image
+    The content of an image is determined early in the flow, and still earlier if the data set has
+    few images or if images have many dimensions. In the extreme case, text influences the image
     only close to t = 0.
     """
 
@@ -73,14 +73,15 @@ class LogitNormalTimeSampler:
 
 @dataclasses.dataclass(frozen=True)
 class InformationTimeSampler:
-    """Many times at which text loses its information, mixed with the times t = u^exponent.
+    """Times at which text loses its information, mixed with the times t = u^exponent.
 
     The text loss H(t) of `oneflow` follows a Gumbel curve in the log noise-to-signal ratio:
 
         H(t) / H(0) = exp(-exp(-(γ - location) / scale)),     γ = 2 ln((1 - t) / t)
 
     The distribution with density -H'(t) / H(0) draws times in proportion to the information that
-    text gains there (LangFlow, 2026). Images need other times too, so the two are mixed.
+    text gains at these times (LangFlow, 2026). Images need other times too, so times u^exponent are
+    mixed in.
 
     Attributes:
         location: location of the Gumbel curve in γ. Wider embeddings have a higher location.
@@ -107,7 +108,8 @@ class InformationTimeSampler:
             gamma = 2 * (np.log1p(-t) - np.log(t))
             information = np.exp(-np.exp(-(gamma - self.location) / self.scale))
         other = t ** (1 / self.exponent)
-        # The information that is left at t = 1, nearly 0, would otherwise be missing.
+        # Divide by the last value: a little information is left at t = 1, and the result must end
+        # at 1.
         gained = (1 - information) / (1 - information[-1])
         cumulative = self.fraction * gained + (1 - self.fraction) * other
         return t.astype(np.float32), cumulative.astype(np.float32)

@@ -12,8 +12,9 @@ from oneflow_jax.shapes import Array, Float, Key, Outputs, PyTree, Sums
 class TrainingObjective(Protocol):
     """Corruption and loss of one family of models.
 
-    `paradigms.base.Paradigm` extends it by what sampling needs. Implementations are frozen,
-    hashable dataclasses without arrays: static under jit. All methods work on one row.
+    `paradigms.base.Paradigm` adds the members that sampling needs. Implementations are frozen,
+    hashable dataclasses without arrays, so they can be static arguments of jit. All methods work on
+    one row.
     """
 
     @property
@@ -22,14 +23,14 @@ class TrainingObjective(Protocol):
 
     @property
     def task_mixture(self) -> tasks.TaskMixture:
-        """The training tasks and their probabilities; a field that `dataclasses.replace` sets."""
+        """The training tasks and their probabilities; a field, so it can be replaced."""
 
     @property
     def at_shared_time(self) -> "TrainingObjective":
         """Copy of this objective in which all slots of a document have the same time, t = u.
 
-        The copy is for measuring the loss as a function of t. Sampling gives all slots one time
-        too.
+        The copy serves to measure the loss as a function of t. In sampling, too, all slots have one
+        time.
         """
 
     def counts(self, canvas: Canvas) -> Sums:
@@ -44,7 +45,7 @@ class TrainingObjective(Protocol):
             key: random key of the row.
             u: uniform number in [0, 1) of each slot's document; the time sampler maps it to a time.
             canvas: the clean row.
-            table: the token embeddings, which the loss trains through the result.
+            table: the token embeddings; the gradient of the loss reaches them through the result.
         """
 
     def loss(self, outputs: Outputs, targets: PyTree) -> dict[str, metrics.Average]:

@@ -90,7 +90,7 @@ class Attention(nn.Module):
         self.query = heads_of(self.heads, "heads")
         self.key = heads_of(self.kv_heads, "kv_heads")
         self.value = heads_of(self.kv_heads, "kv_heads")
-        # Mixed-modal models diverge without normalized queries and keys: Chameleon, section 2.2.
+        # Without normalized queries and keys, mixed-modal models diverge (Chameleon, section 2.2).
         self.query_norm = layers.rms_norm(self.dtype, "head_width")
         self.key_norm = layers.rms_norm(self.dtype, "head_width")
         axes = ("heads", "head_width", "width")
@@ -128,7 +128,7 @@ def attend_with_cache(
 def _append(
     cache: KVCache, key: Float[Array, "B c K A"], value: Float[Array, "B c K A"]
 ) -> KVCache:
-    """Write new keys and values of one layer right after the valid ones."""
+    """Write new keys and values of one layer to the cache, right after the valid slots."""
 
     @jax.vmap
     def put(old: Array, new: Array, start: Array) -> Array:

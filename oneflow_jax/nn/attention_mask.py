@@ -2,8 +2,8 @@
 
 Every attention pattern here has one form: a slot attends to the slots of its own segment, up to a
 last visible slot. The last visible slot is the last slot of the row (bidirectional), the slot
-itself (causal), or the last slot of its own image (mixed). Only implementations of attention that
-need an L x L mask materialize it.
+itself (causal), or the last slot of its own image (mixed; for text, the slot itself). Only
+implementations of attention that need an L x L mask materialize it.
 """
 
 import flax.struct

@@ -37,8 +37,8 @@ class TransformerConfig:
         layers, width, heads, kv_heads, head_width, hidden: N, D, H, K, A, F of `shapes`;
             K divides H, A is a multiple of 8.
         remat: one of `REMAT`.
-        scan_unroll: number of layers in each iteration of the scan. With `layers`, the program has
-            no loop: it takes longer to compile and runs faster on CPUs.
+        scan_unroll: number of layers in each iteration of the scan. With the value `layers`, the
+            program has no loop: it takes longer to compile and runs faster on CPUs.
         dtype: data type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
         stack_layers: whether the parameters and the KV cache of all layers are stacked along a
@@ -172,7 +172,8 @@ class Backbone(nn.Module):
     ) -> tuple[Float[Array, "B L D"], PyTree]:
         size, layer = self.config, self.layer
         if REMAT[size.remat] is not None:
-            # prevent_cse is not needed within a scan: XLA cannot merge the recomputation away.
+            # prevent_cse is not needed: within a scan, XLA cannot merge the recomputation with the
+            # forward pass.
             layer = nn.remat(layer, prevent_cse=False, policy=REMAT[size.remat])
         stack = nn.scan(
             layer,

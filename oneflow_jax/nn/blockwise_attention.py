@@ -28,7 +28,7 @@ GroupedHeads = Float[Array, "B L K G A"]
 
 @flax.struct.dataclass
 class KVBlock:
-    """Keys and values with their part of the attention mask; ring attention passes these around."""
+    """Keys and values with their part of the attention mask; ring attention passes them on."""
 
     key: Float[Array, "B S K A"]
     value: Float[Array, "B S K A"]
@@ -73,7 +73,7 @@ def add_barrier(mask: AttentionMask, dependency: Array) -> AttentionMask:
     """Make the mask depend on `dependency`, so that XLA cannot compute it before that array.
 
     Otherwise the boolean masks would not depend on the scan over layers. XLA would hoist them out
-    of the loop and hold those of all blocks in memory at once.
+    of the loop and hold the masks of all blocks in memory at once.
     """
     return jax.lax.optimization_barrier((mask, dependency))[0]
 
@@ -150,7 +150,7 @@ def prepare_backward(
 def block_gradients(
     kv: KVBlock, mask: AttentionMask, inputs: BackwardInputs
 ) -> tuple[GroupedHeads, tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]]]:
-    """Compute the gradients that some keys and values contribute: dQ, and (dK, dV), all float32."""
+    """Compute what `kv` contributes to dQ, and the gradients (dK, dV) of `kv`, all in float32."""
     scale = 1 / math.sqrt(inputs.query.shape[-1])
     dtype = inputs.query.dtype
 
@@ -221,7 +221,7 @@ def _einsum_f32(subscripts: str, lhs: Array, rhs: Array) -> Array:
 
 
 def _split_blocks(kv: KVBlock) -> KVBlock:
-    """Split keys into n blocks, `[n B block ...]`; no query attends to the padding of the last."""
+    """Split keys into n blocks, `[n B block ...]`; no query attends to the last block's padding."""
     slots = kv.index.shape[1]
     size = min(BLOCK_K, slots)
     more = -slots % size

@@ -22,8 +22,8 @@ without the factor they would hardly change over [0, 1]."""
 class Linear(nn.Module):
     """Linear map x W (+ b) over the last `num_input_axes` axes of x, with logical axis names.
 
-    It replaces linen's DenseGeneral, which initializes a flattened kernel: under a mesh, the
-    logical axis names of the unflattened kernel are lost there.
+    It replaces linen's DenseGeneral, which initializes a flattened kernel and so loses the logical
+    axis names of the unflattened kernel under a mesh.
 
     Attributes:
         features: shape of the output's new axes.
@@ -99,7 +99,7 @@ class TimestepEmbedding(nn.Module):
         x = sinusoidal_embedding(TIME_SCALE * time, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
         out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
-        # Without this constraint XLA shards the hidden width along fsdp, as the kernel is, and
+        # Without this constraint XLA shards the hidden width along fsdp, like the kernel, and
         # gathers the rows of the whole batch.
         hidden = partitioning.with_logical_constraint(
             nn.silu(up(x)), ("rows", "slots", "act_width")
@@ -119,7 +119,7 @@ def rope_angles(
 ) -> tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]:
     """Return cosine and sine of each slot's rotary angles.
 
-    Half of the angles encode the order, a quarter each the row and the column.
+    Half of the angles encode the order, a quarter the row, and a quarter the column.
 
     Angles are float32 for every dtype of the network: bfloat16 rounds 257 to 256.
 

@@ -124,7 +124,7 @@ class Model(nn.Module):
     def _token_log_likelihood(self, view: NoisyCanvas) -> Float[Array, "B L V"]:
         """Return log p(x_t | id) of each token id, up to a constant (`LikelihoodObjective`).
 
-        No gradient passes through the embeddings: the loss would otherwise first learn to push all
+        No gradient passes through the embeddings: otherwise training would first push all
         embeddings apart.
         """
         table = jax.lax.stop_gradient(self.embedding_table().normalize())

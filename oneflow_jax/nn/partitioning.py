@@ -30,12 +30,12 @@ def with_logical_constraint(x: Array, logical_axes: LogicalAxes) -> Array:
 
 
 def all_gather_fsdp(x: Array, logical_axes: LogicalAxes) -> Array:
-    """Gather a parameter for use: unsharded along the axes that the rules map to fsdp.
+    """Gather the shards of a parameter along the axes that the rules map to fsdp.
 
     The forward pass gathers the whole parameter, and the backward pass scatters its gradient back
     to the shards. Without this function, XLA passes the shards of large matrices around and
-    multiplies one thin slice at a time, which is slow on TPUs. It also gathers the matrices of
-    attention twice.
+    multiplies one thin slice at a time, which is slow on TPUs. XLA then also gathers the matrices
+    of attention twice.
     """
     if not _has_mesh():
         return x
@@ -73,7 +73,7 @@ def logical_shard_map(
 
     Args:
         function: a function of arrays; it may use collectives along the mesh's axes.
-        in_axes: the logical axis names of each argument; if it is a tree, of each of its leaves.
+        in_axes: logical axis names of each argument, or of each leaf of an argument that is a tree.
         out_axes: logical names of the result's axes.
     """
     if not _has_mesh():
@@ -87,7 +87,7 @@ def logical_shard_map(
 
 
 def target_platform() -> str:
-    """Return the platform of the mesh, "cpu" or "tpu"; of the default device without a mesh.
+    """Return the platform, "cpu" or "tpu", of the mesh, or of the default device without a mesh.
 
     The mesh may have devices of another machine, for which the program is compiled here.
     """

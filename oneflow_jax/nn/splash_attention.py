@@ -17,7 +17,7 @@ SUPPORTED_MASKS = {
     AttentionPattern.BIDIRECTIONAL: masks.FullMask,
     AttentionPattern.CAUSAL: masks.CausalMask,
 }
-"""The kernel's mask of each attention pattern that it supports."""
+"""The kernel's mask for each attention pattern that it supports."""
 
 LANES = 128
 """Row lengths and head widths are padded to a multiple of this number, as the kernel requires."""

@@ -19,7 +19,7 @@ IMAGE_PARAMS = r"backbone/blocks/image/|image_in/|clock/|outputs_image/"
 
 TEXT_PARAMS = rf"^(?!{IMAGE_PARAMS})"
 """Regular expression for the names of the text model's parameters. They include the last norm:
-images need no scale of their own there, since the projection to patches follows the norm."""
+images do not need their own scale in this norm, since the projection to patches follows it."""
 
 
 class ModalityBlock(backbone.TransformerLayer):

@@ -25,7 +25,7 @@ def target_counts(canvas: Canvas) -> Sums:
 
 
 def require_euler(name: str, plan: SamplingPlan) -> None:
-    """Check that the plan's solver is Euler's method, the only one for tokens that change in jumps.
+    """Check that the solver is Euler's method, the only one for paradigms that sample tokens.
 
     Raises:
         UserError: the plan has another solver.
@@ -77,7 +77,7 @@ class Paradigm(TrainingObjective, Protocol):
 
     @property
     def supports_editing(self) -> bool:
-        """Whether the model can edit a finished document, by a plan that starts at t > 0."""
+        """Whether the model can edit a finished document, with a plan that starts at t > 0."""
 
     @property
     def at_shared_time(self) -> "Paradigm":

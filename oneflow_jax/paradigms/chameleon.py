@@ -6,11 +6,10 @@
     sample   token by token with a KV cache, image tokens too      samplers/autoregressive.py
 
 Two paradigms use this code and differ only in layout and loss weights. `chameleon` follows
-Chameleon
-Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents are in reading order,
-queries and keys are normalized (as in all paradigms here), and the z-loss has weight 1e-5. `dalle`
-follows Ramesh et al., Zero-Shot Text-to-Image Generation, 2021: all text comes first and then the
-image tokens, with loss weights 1:7.
+Chameleon Team, Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024: documents are in
+reading order, queries and keys are normalized (as in all paradigms here), and the z-loss has weight
+1e-5. `dalle` follows Ramesh et al., Zero-Shot Text-to-Image Generation, 2021: all text comes first
+and then the image tokens, with loss weights 1:7.
 """
 
 import dataclasses

@@ -238,7 +238,7 @@ class EditFlow:
         if plan.is_edit and start < time_couplings.MIN_EDIT_TIME:
             raise UserError(
                 f"sampling.edit_start={start}: edit_flow is trained to edit documents from "
-                f"t={time_couplings.MIN_EDIT_TIME} on. Give that or more."
+                f"t={time_couplings.MIN_EDIT_TIME} on. Give at least this value."
             )
 
     def nfe(self, plan: SamplingPlan) -> int:

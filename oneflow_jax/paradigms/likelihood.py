@@ -32,7 +32,7 @@ class LikelihoodBound:
 
     Attributes:
         paradigm: corrupts and scores rows; the loss term `text` gives the bound.
-        exact: whether the term is -log p itself, which then is equal for all u.
+        exact: whether the term is -log p itself; its value is then the same for all u.
     """
 
     paradigm: Paradigm

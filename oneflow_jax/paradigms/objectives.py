@@ -3,11 +3,11 @@
 cross_entropy  cross-entropy of the token; v from the expected clean embedding; E learned, with unit
                variance
 likelihood     cross_entropy, with the log-likelihood of the token given its slot's own x_t added to
-               the logits, so that the network has to learn only what the other slots tell
+               the logits; the network has to learn only what the other slots tell about the token
 velocity       squared error on v, as for images; E fixed
 naive          squared error on v; E learned; x_0 is the clean text with a random subset of tokens
                masked. E collapses, because equal rows minimize the error. Sampling starts from a
-               single point, so that every document gets the same text (docs/oneflow.md shows both)
+               single point, so every document gets the same text. docs/oneflow.md measures both.
 """
 
 import dataclasses
@@ -124,8 +124,8 @@ class LikelihoodObjective(CrossEntropyObjective):
 
         log p(x_t | id) = t / (1 - t)^2 · r·E[id]
 
-    (Plaid, 2023; LangFlow, 2026). At t > 1/2, where tokens are decided, t is replaced by 1/2 in the
-    factor, which would otherwise diverge.
+    (Plaid, 2023; LangFlow, 2026). At t > 1/2 the tokens are already decided, and t is replaced by
+    1/2 in the factor, which would otherwise diverge.
     """
 
     @property

@@ -68,7 +68,7 @@ class OneFlow:
         time_sampler: the distribution of t in training.
         weights: weights of the terms `text` and `image`.
         text_time_sampler: the distribution of t of text whose time is not that of an image
-            (`tasks.SEPARATE_TEXT_TIMES`); None for `time_sampler`.
+            (`tasks.SEPARATE_TEXT_TIMES`); None means `time_sampler`.
     """
 
     objective: objectives.TextObjective
@@ -164,7 +164,7 @@ class OneFlow:
             )
 
     def nfe(self, plan: SamplingPlan) -> int:
-        """Return the NFE: that of the solver, times 1 plus the number of scales other than 1."""
+        """Return the solver's NFE, times 1 plus the number of guidance scales other than 1."""
         return plan.schedule.nfe * guidance.nfe_factor(
             plan.image_guidance_scale, plan.text_guidance_scale
         )

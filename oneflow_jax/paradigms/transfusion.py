@@ -115,7 +115,7 @@ class Transfusion:
     def corrupt(
         self, key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas, table: EmbeddingTable
     ) -> tuple[NoisyCanvas, Targets]:
-        """Noise each image that is not given, to its own time; not in `image_to_text` documents.
+        """Noise each image that is not given to its own time, except in `image_to_text` documents.
 
         Text is removed from the network's input where conditioning dropout selects the document.
         """

@@ -95,7 +95,7 @@ class ARGuidance:
         cache: PyTree,
         logits: Float[Array, "B V"],
     ) -> tuple[PyTree, Float[Array, "b V"]]:
-        """Append the rows of the unconditional branch to the cache and logits before an image.
+        """Add the rows of the unconditional branch to the cache and logits before an image.
 
         Args:
             network: network with a KV cache.

@@ -26,7 +26,7 @@ class DecodeState:
         prompt_index: index of the next slot of the prompt to copy.
         open_gap: `InsertPolicy` of the prompt's gap that is being filled; NONE outside of gaps.
         image_pending: True if the model has sampled `<image>` and the image comes next.
-        order: number of the last written slot in reading order.
+        order: reading order of the last written slot.
         truncated: True if the row ran out of slots before the document was complete.
         logits: logits of the next token.
         cache: KV cache of all written slots.
@@ -117,14 +117,14 @@ class DecodeProgram:
         return state.image_pending | ((state.open_gap == InsertPolicy.NONE) & prompt_has_image)
 
     def decode_token(self, state: DecodeState, selected: Bool[Array, "B"]) -> DecodeState:
-        """Write the next token of each selected row: sampled in a gap, else from the prompt."""
+        """Write each selected row's next token: sampled inside a gap, else from the prompt."""
         alphabet, prompt = self.token_space, self.prompt
         at = self._prompt_cursor(state)
         left = self.prompt_lengths - state.prompt_index
         closing = jnp.where(
             left > 0, canvas_append.gather_rows(prompt.ids, at), alphabet.end_token_id
         )
-        # Free slots, after reserving slots for the rest of the prompt or for the end token.
+        # Count the free slots, without those reserved for the rest of the prompt or the end token.
         room = self.max_length - state.length - jnp.maximum(left, 1)
         drawn = self._sample_token(state, closing, room)
         in_gap = state.open_gap != InsertPolicy.NONE

@@ -205,7 +205,7 @@ class EditSampler:
 
 
 def log_num_missing(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
-    """Return log λ with λ = 1 + softplus(raw): at least 1, as λ assumes that items are missing."""
+    """Return log λ, where λ = 1 + softplus(raw) is the expected number if items are missing."""
     return jnp.log1p(jax.nn.softplus(raw[..., 0]))
 
 

@@ -40,7 +40,7 @@ def sample_edit_ops(
     edit_op = jnp.where(
         (luck >= delete) & (luck < delete + replace), int(EditOp.SUBSTITUTE), edit_op
     )
-    # For each slot, the last slot of its item.
+    # Find for each slot the last slot of its item.
     slots = jnp.arange(editable.shape[0])
     last = jnp.where(deletion.item_ends(canvas), slots, slots.size - 1)
     item = jax.lax.cummin(last, reverse=True)

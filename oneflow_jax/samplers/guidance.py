@@ -69,8 +69,8 @@ def cross_modal_cfg(
 ) -> ApplyFn:
     """Return `apply` with guidance of images by text, and of text by images.
 
-    The unconditional branch of images hides all text slots except BOS, also given ones; that of
-    text hides all image slots. Hidden slots hold placeholders at t = 0.
+    The unconditional branch of images hides all text slots except BOS, including given ones; the
+    unconditional branch of text hides all image slots. Hidden slots hold placeholders at t = 0.
 
     Args:
         apply: the network.
@@ -107,8 +107,9 @@ def cfg_by_removal(
 ) -> ApplyFn:
     """Return `apply` with guidance for paradigms that delete items.
 
-    The unconditional branch of images removes all text slots except BOS; that of text removes all
-    image slots. Removed slots are PAD, whereas `cross_modal_cfg` replaces slots by placeholders.
+    The unconditional branch of images removes all text slots except BOS; the unconditional branch
+    of text removes all image slots. Removed slots are PAD, whereas `cross_modal_cfg` replaces slots
+    by placeholders.
 
     Args:
         apply: the network.
@@ -139,8 +140,8 @@ def nfe_factor(*scales: float) -> int:
 
 
 def _interleave(*arrays: Array) -> Array:
-    # Interleave rows instead of concatenating batches: then each device already has all views of
-    # its rows, and a sharded batch needs no communication.
+    # Interleave rows instead of concatenating batches. Then each device has all views of its rows,
+    # and a sharded batch needs no communication.
     return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
 
 

@@ -68,7 +68,7 @@ def make_schedule(
     Args:
         solver: one of `SOLVERS`, or `RENOISE`.
         num_steps: number of intervals; ignored if `grid` is a tuple of times.
-        grid: spacing of the intervals, or the times themselves as if `start` were 0.
+        grid: spacing of the intervals, or their start times for the case that `start` is 0.
         start: time at which sampling starts.
 
     Raises:

@@ -23,8 +23,8 @@ TIME_GRIDS: dict[str, TimeGrid] = {
 UNIFORM_FRACTION = 0.4
 """Fraction of the steps of a learned grid that are spaced uniformly.
 
-The loss of text places the other steps, and images need steps at other times. On the digits data, a
-fraction of 0.1 is better with 16 steps and much worse with 4 steps.
+The text loss determines the other steps, but images need steps at other times too. On the digits
+data, a fraction of 0.1 is better with 16 steps and much worse with 4 steps.
 """
 
 

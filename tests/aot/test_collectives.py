@@ -1,4 +1,4 @@
-"""Tests of finding collectives, in real programs for 8 devices whose counts and bytes are known."""
+"""Tests of finding collectives in real programs for 8 devices, with known counts and bytes."""
 
 import functools
 

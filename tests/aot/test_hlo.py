@@ -11,7 +11,7 @@ def compile_program(function, *arguments):
 
 
 def matmul_run_count(program):
-    """Return how often the program's only matrix product runs, also if it is in a fusion."""
+    """Return how often the program's only matrix product runs, which may be inside a fusion."""
     (times,) = (
         times
         for name, times in program.run_counts.items()

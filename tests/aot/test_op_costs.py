@@ -91,8 +91,8 @@ ENTRY %main (a: f32[24,64,64], b: f32[1,64,64], c: s32[]) -> f32[24,64,64] {
 def test_slices_and_in_place_updates_count_only_the_slice():
     done = op_costs.sum_op_costs(hlo.parse(SLICED), CHIP)
     layer, index = 4 * 64 * 64, 4
-    # The program reads one layer and, twice, the layer index from HBM. On-chip data counts 0.
-    # It writes one layer to HBM.
+    # The program reads one layer once and the layer index twice from HBM. On-chip data counts 0. It
+    # writes one layer to HBM.
     assert done.bytes == layer + index + layer + index
 
 

@@ -24,7 +24,7 @@ def make_collective(num_bytes, num_slices=1):
 
 
 def test_compute_then_communication():
-    """Check 3 s of compute, then 10 bytes at 12 / 3 / 2 = 2 bytes/s; MFU of 200 / (4 x 800)."""
+    """Check 3 s of compute, then 10 bytes at 12 / 3 / 2 = 2 bytes/s; the MFU is 200 / (4 x 800)."""
     work = OpCosts(flops=300.0, bytes=30.0, roofline_s=3.0, compiler_s=7.0)
     guess = roofline.estimate(
         work, [make_collective(4.0), make_collective(6.0)], CHIP, num_chips=4, model_flops=800.0

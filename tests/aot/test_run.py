@@ -107,7 +107,7 @@ def test_batch_scales_with_chips_and_fsdp_is_limited():
 def test_gathered_activations_are_reported(monkeypatch):
     """Remove the sharding constraints: activations then follow the kernels' fsdp axis.
 
-    XLA must gather them, which the report has to count.
+    Then XLA must gather the activations, and the report has to count these gathers.
     """
     monkeypatch.setattr(collective_roles, "SMALL_BYTES", 4_096)
 

@@ -364,7 +364,7 @@ def test_configuration_of_a_run_is_its_default(folder):
 
 
 def test_training_batch_size_need_not_divide_over_devices(folder, tmp_path):
-    """Load a run with batch_size=6, which does not divide over 8 devices."""
+    """Load a run whose batch_size, 6, is not a multiple of the number of devices, 8."""
     copy = runs.copy_run(folder, tmp_path)
     config = workdir.load_config(copy)
     config.batch_size, config.grad_accum_steps, config.evaluation.batch_size = 6, 3, 6

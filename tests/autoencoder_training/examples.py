@@ -78,7 +78,8 @@ class System:
 
 @functools.cache
 def sgd_system(kind, num_microbatches=1):
-    """Return a system with SGD at rate 1 and its step; a step then equals the negative gradient."""
+    """Return a system with SGD at rate 1 and its step; a step then subtracts the gradient from the
+    parameters."""
     system = System(make_objective(kind), optax.sgd(1.0), num_microbatches)
     return system, system.jit_step()
 

@@ -42,7 +42,7 @@ def test_entropy_gradient_moves_unused_codes_toward_vectors():
     table = jnp.asarray([[0.0, 0.0], [3.0, 0.0]])
     gradient = jax.grad(codebook.codebook_entropy_loss, argnums=1)(vectors, table)
     assert np.all(np.isfinite(gradient))
-    assert gradient[1, 0] > 0  # Gradient descent decreases this entry, which is 3.
+    assert gradient[1, 0] > 0  # Gradient descent decreases this entry, whose value is 3.
 
 
 def test_entropy_loss_scale_has_no_gradient():

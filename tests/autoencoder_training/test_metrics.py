@@ -31,7 +31,7 @@ class LosslessAutoencoder:
 
 
 def random_images(count, image_size=SIDE, seed=0):
-    """Return random images in [90, 160), which a linear codec with fewer numbers cannot invert."""
+    """Return random images in [90, 160); a linear codec with fewer numbers cannot be lossless."""
     shape = (count, image_size, image_size, 3)
     return np.random.default_rng(seed).integers(90, 160, shape, dtype=np.uint8)
 
@@ -56,7 +56,7 @@ def test_metrics_of_a_lossless_codec(kind):
     best = 10 * math.log10(255**2 * SIDE * SIDE * 3)
     np.testing.assert_allclose([metric_values["psnr"], metric_values["train/psnr"]], best)
     assert (metric_values["ssim"], metric_values["num_images"]) == (1.0, 5.0)
-    # The linear codec keeps 4 of the 12 numbers of a 2 x 2 patch, fitted to other images.
+    # The linear codec is fitted to other images, and keeps 4 of the 12 numbers of a 2 x 2 patch.
     rebuilt = pca.fit(train_images, 2, 4)(images)
     np.testing.assert_allclose(metric_values["pca/psnr"], psnr_ssim.psnr(rebuilt, images).mean())
     np.testing.assert_allclose(metric_values["pca/ssim"], psnr_ssim.ssim(rebuilt, images).mean())

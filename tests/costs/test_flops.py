@@ -21,7 +21,7 @@ SIZE = backbone.TransformerConfig(
     head_width=64,
     hidden=688,
     remat="none",
-    scan_unroll=2,  # Unrolled, since XLA counts a loop body once.
+    scan_unroll=2,  # The scan is unrolled, since XLA counts a loop body once.
     dtype=jnp.float32,
 )
 MODEL = model.Model(SIZE, vocab=500, embed_width=128, heads=HEADS)
@@ -58,8 +58,9 @@ def total(outputs):
 
 
 def test_every_weight_of_a_network_of_ones_counts():
-    # Per layer: 4 projections (q, k, v, out), scores and weighted sum over 5 keys, 3 MLP matrices.
-    # Outside of layers: tokens, patches, 256 sinusoids, the time's second matrix, the heads.
+    # A layer has 4 projections (q, k, v, out), scores and weighted sum over 5 keys, 3 MLP matrices.
+    # Outside of layers there are tokens, patches, 256 sinusoids, the time's second matrix, the
+    # heads.
     slot = 4 + 2 * 5 + 3 + 1 + 1 + 256 + 1 + 1
     assert flops.forward(UNIT, slots=7, keys=5) == 2 * 7 * slot
     # Patches and sinusoids are inputs: no gradient is computed for them.

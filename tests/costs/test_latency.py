@@ -1,4 +1,4 @@
-"""Tests of roofline latency: small cases by hand, and its two limits."""
+"""Tests of roofline latency: small cases computed by hand, and its two limits."""
 
 import dataclasses
 import itertools

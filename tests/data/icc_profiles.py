@@ -1,4 +1,4 @@
-"""Small ICC profiles, and the sRGB values that colors in them have by the definition of ICC."""
+"""Small ICC profiles, and the sRGB values of their colors by the definition of ICC."""
 
 import struct
 
@@ -47,7 +47,7 @@ def cmyk_profile():
 
 
 def expected_srgb(color, primaries, gamma):
-    """Return the sRGB color of an RGB color of a profile, by matrices.
+    """Compute the sRGB color of an RGB color in a profile with matrices.
 
     `gamma` is an exponent, or a function from values of 0 to 1 to linear light.
     """

@@ -55,7 +55,7 @@ def _icons(style: str) -> dict[str, dict[str, str]]:
 
 
 def _icon_name(style: str, entry: emoji_concepts.EmojiEntry) -> str:
-    """Name icons as the real packages do: by hyphens, or by the Unicode name without spaces."""
+    """Name icons as the real packages do: words with hyphens, or Unicode names without spaces."""
     if style == "mozilla":
         return entry.unicode_name.lower().replace(" ", "")
     return entry.name.replace(" ", "-")

@@ -28,7 +28,7 @@ POOL = small_models.random_images(12, PIXELS, PIXELS)
 SHARD = 8
 COUNTS = {"train": 44, "heldout": 10}
 OF_TRAIN = 6
-"""The number of shards of the first split; the other split has two."""
+"""Number of shards of the first split; the other split has two."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def small_shards(monkeypatch):
 class Means:
     """A stub of an autoencoder that averages pixels and records its inputs.
 
-    As with a real one, the last bits of latents depend on the batch size.
+    As with a real autoencoder, the last bits of latents depend on the batch size.
     """
 
     fingerprint = "00means00"
@@ -222,7 +222,7 @@ class Pod:
 
         def write_index_slowly(*arguments):
             self.indexed.append(jax.process_index())
-            time.sleep(0.3)  # Process 0 does not wait for process 1 without a barrier.
+            time.sleep(0.3)  # Without a barrier, process 0 would not wait for process 1.
             return write_index(*arguments)
 
         monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -271,7 +271,7 @@ def test_two_processes_share_the_shards(tmp_path, uninterrupted_files, monkeypat
     }
     assert sorted(map(len, wrote)) == [4, 4]
     assert pod.indexed == [0]
-    # The files depend neither on the number of processes nor on which one wrote a shard.
+    # The files depend neither on the number of processes nor on which process wrote a shard.
     assert files(folder) == uninterrupted_files
 
 
@@ -280,7 +280,7 @@ def test_all_processes_of_a_pod_see_the_same_missing_shards(
 ):
     """Check that a late process does not see files that another one has just written.
 
-    Otherwise they would disagree about whether there is work.
+    Otherwise the processes would disagree about which shards are missing.
     """
     folder = tmp_path / "pod"
     make_preparation(folder, Means()).build_index()
@@ -351,7 +351,7 @@ def free_port():
 
 
 def test_two_real_processes_write_the_files_of_one(tmp_path):
-    """Run jax.distributed locally: the files are equal, and one process writes each of them."""
+    """Run jax.distributed locally: files equal those of one process, and each has one writer."""
 
     def run_processes(count, folder):
         port = free_port()

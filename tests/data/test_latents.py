@@ -218,7 +218,7 @@ def test_damaged_shard_is_named(folder, where):
     write_shards(folder, "train", documents(12))
     shard = latents.list_shards(folder, "train", 12)[1]
     content = bytearray(shard.path.read_bytes())
-    # Documents come first; in such a small file, the list of documents starts at the middle.
+    # A file begins with the documents; in such a small file, their list starts at the middle.
     first = {"documents": 200, "list": len(content) // 2}[where]
     content[first : first + 200] = bytes(200)
     shard.path.write_bytes(bytes(content))

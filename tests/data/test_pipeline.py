@@ -88,7 +88,7 @@ def test_packing_keeps_documents_whole_and_apart():
             padding = batch.segment[b] == 0
             for name in FIELDS:
                 assert not getattr(batch, name)[b, padding].any(), name
-            # Span numbers increase through the row; two documents never share one.
+            # Span numbers increase along the row; two documents never share a number.
             spans = batch.span[b, ~padding]
             assert spans[0] == 1
             assert set(np.diff(spans)) <= {0, 1}
@@ -286,7 +286,7 @@ def make_streams(source, num_streams=2, num_workers=0, batch_size=ROWS, sharding
 
 
 def select_stream(batches, stream_id):
-    """Return the batches of one stream alone, as a process sees them that has no other stream."""
+    """Return the batches of one stream alone, as a process without other streams gets them."""
     return dataclasses.replace(
         batches,
         streams={stream_id: batches.streams[stream_id]},
@@ -349,7 +349,7 @@ def test_process_resumes_streams_of_another_process():
 
 
 def test_streams_belong_to_processes_that_hold_their_rows():
-    """Check also devices that share a stream, hold several, or hold the same rows as others."""
+    """Check devices that share a stream, hold several streams, or hold the same rows."""
     source = toy.Toy(documents=50)
     expected = take(iter(make_streams(source, batch_size=8)), 1)
     for axes in ({"data": 8, "fsdp": 1, "tensor": 1}, {"data": 1, "fsdp": 2, "tensor": 4}):
@@ -359,7 +359,7 @@ def test_streams_belong_to_processes_that_hold_their_rows():
 
 @dataclasses.dataclass(frozen=True)
 class FakeSharding:
-    """A sharding whose devices of this process hold the given rows."""
+    """A stub of a sharding: the devices of this process hold the given rows."""
 
     row_slices: tuple[slice, ...]
 

@@ -76,7 +76,7 @@ def test_composed_text_has_no_stray_spaces():
         ("three animals: a tiger", 0, "and an owl", 1),  # the count is wrong
         ("two animals: a tiger", 0, "and an owl"),  # an image is missing
         ("a tiger", 0, "and a tiger", 1),  # the same name twice
-        ("a tiger", 0, ", then an owl", 1, ", then a cat again", 0),  # 'again' of a third name
+        ("a tiger", 0, ", then an owl", 1, ", then a cat again", 0),  # 'again' after a new name
         ("first a tiger", 0, ", then a owl", 1),  # grammar
         ("a tiger", 0, 0),
         (0,),
@@ -101,7 +101,7 @@ def test_text_alone_identifies_its_template(template):
             matched = sentences.match_template(composed.text(), KINDS)
             same, _ = render_document(matched, chosen, kind)
             assert same.text() == composed.text()
-            # The same text as a person would write it, without a space where an image was.
+            # Check the text as a person would write it, without a space where an image was.
             assert sentences.match_template(composed.text().replace(" ,", ","), KINDS) == matched
 
 
@@ -122,7 +122,7 @@ def test_templates_are_distinct_unless_their_texts_are_equal():
         "two animals: a tiger and a fork",  # the kind of one name is wrong
         "three animals: a tiger and an owl",  # the count is wrong
         "a tiger and a tiger",  # the same name twice
-        "a tiger , then an owl , then a cat again",  # 'again' of a third name
+        "a tiger , then an owl , then a cat again",  # 'again' after a new name
         "first a tiger , then a owl",  # grammar
         "a tiger and a bear",  # the name does not exist
         "a tiger ,, an owl and a cat",

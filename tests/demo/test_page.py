@@ -27,7 +27,7 @@ def address():
 
 @pytest.fixture
 def page_tab(browser, address):  # noqa: F811
-    """Open the page; requests to other servers fail the test at teardown."""
+    """Open the page; at teardown, fail if there were requests to other servers."""
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     tab = context.new_page()
     errors, elsewhere = [], []

@@ -28,7 +28,7 @@ DAMAGES = (
     "truncated arrays", "flipped byte of EMA", "missing EMA", "empty manifest", "missing item",
     "broken position", "empty checksums", "no files",
 )  # fmt: skip
-"""Damages of `test_damaged_checkpoints` to try; some affect the shards of one process alone."""
+"""Damages of `test_damaged_checkpoints` to try; some affect only the shards of one process."""
 
 
 def scenario(function):
@@ -37,20 +37,20 @@ def scenario(function):
 
 
 def once(function):
-    """Run a function in process 0 while the other processes wait; return its result there."""
+    """Run a function in process 0, and return its result there, while the other processes wait."""
     result = function() if jax.process_index() == 0 else None
     distributed.barrier()
     return result
 
 
 def own_path(path):
-    """Return the path, or in process 1 another path if something exists there."""
+    """Return the path; in process 1, return `<path>.host1` instead if it exists."""
     other = pathlib.Path(f"{path}.host1")
     return other if jax.process_index() == 1 and other.exists() else pathlib.Path(path)
 
 
 class Run:
-    """A run with own data in a folder; process 1 may see other folders."""
+    """A run on custom data in a folder; process 1 may use other folders."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -186,7 +186,7 @@ def own_run_folders(folder):
 
 
 def damage_scenario(damage):
-    """Return a scenario: the newest checkpoint is damaged, and then it is skipped."""
+    """Return a scenario in which the newest checkpoint is damaged and then skipped."""
 
     def run(folder):
         once(lambda: shutil.copytree(folder.parent / "saved", folder))
@@ -210,7 +210,7 @@ def restore(folder, **options):
 
 
 def shardings():
-    """Return shardings of the state: kernels by rows over all processes, the rest replicated."""
+    """Return shardings of the state: kernel rows over all processes, all else replicated."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     rows, whole = (
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))

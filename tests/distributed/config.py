@@ -7,6 +7,6 @@ def get_config(paradigm="oneflow"):
     config = tiny_config.get_config(paradigm)
     config.model.update({"layers": 1, "scan_unroll": 1})
     config.data.num_streams = 4
-    config.source.documents = 4_000  # More than a run reads, so that no second epoch starts.
+    config.source.documents = 4_000  # A run reads fewer, so no second epoch starts.
     config.evaluation.every = 6
     return config

@@ -12,7 +12,7 @@ def results(tmp_path_factory):
     """Return the result of each scenario in two processes, by name."""
     root = tmp_path_factory.mktemp("agreement")
     outputs = pods.run(2, str(root), devices=2, module="tests.distributed.agreement")
-    # Process 1 may see a folder of its own, which has the same path on a real host.
+    # Process 1 may use its own folder; on a real host, this folder would have the same path.
     lines = [
         line.replace(".host1", "")
         for output in outputs

@@ -110,7 +110,7 @@ def test_single_process_does_not_wait():
 
 
 def run_watchdog(stdin, *arguments):
-    """Return what the watchdog prints when its input is `stdin` and then ends."""
+    """Return what the watchdog prints if its input ends after `stdin`."""
     command = [sys.executable, "-I", watchdog.__file__, *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, check=True).stderr.decode()
 
@@ -151,7 +151,7 @@ def test_failing_process_exits_without_waiting(several, monkeypatch, capfd):
 def test_immediate_exit_skips_python_shutdown(monkeypatch):
     """Check that `immediately` skips Python's normal exit.
 
-    Threads that are still working crash in it: Ctrl-C caused a segmentation fault.
+    During a normal exit, threads that still work may crash: Ctrl-C caused a segmentation fault.
     """
     codes = []
     monkeypatch.setattr(os, "_exit", codes.append)

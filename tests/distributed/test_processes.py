@@ -1,4 +1,4 @@
-"""Tests that several processes train like one, and share checkpoints with any number."""
+"""Tests that several processes train like one, and that any number resumes a checkpoint."""
 
 import json
 import pathlib

@@ -57,7 +57,7 @@ def test_unedited_documents_have_zero_recall_and_zero_over_edit_rate():
     left = compute_metrics([corrupt(seed).document for seed in SEEDS], SEEDS)
     assert left["edit_text_recall"] < 0.05  # An inserted word may be hidden by another error.
     assert left["edit_image_recall"] == 0
-    assert left["over_edit_rate"] < 0.05  # Between two swapped words, either alignment is possible.
+    assert left["over_edit_rate"] < 0.05  # For two swapped words, two alignments are possible.
     assert left["edit_exact_match"] == 0
     assert 0.7 < left["unedited_baseline"] < 0.95
 

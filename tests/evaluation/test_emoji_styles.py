@@ -154,7 +154,7 @@ def test_document_labels_are_compared_as_the_text_names_them(tasks, pixels):
     assert accuracy("on the left a noto fox, on the right a twemoji owl") == (1, 1)
     assert accuracy("on the left a noto fox, on the right a noto owl") == (0.5, 0.5)
     assert accuracy("on the left an owl, on the right a fox") == (0, 0.5)
-    # A document with a style names all of them.
+    # A document that names a style must name all styles.
     assert accuracy("on the left a noto fox, on the right an owl") == (0, 0.5)
 
 

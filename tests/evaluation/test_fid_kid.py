@@ -52,7 +52,7 @@ def test_frechet_distance_bias_decreases_with_more_vectors():
 
 
 def kernel_distance_by_definition(x_set, y_set):
-    """Compute the unbiased estimate pair by pair."""
+    """Compute the unbiased estimate by a loop over all pairs."""
 
     def cube(x, y):
         return (sum(a * b for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
@@ -65,7 +65,7 @@ def kernel_distance_by_definition(x_set, y_set):
 
 
 def test_kernel_distance_of_two_numbers():
-    """Check by hand: kernels are 1 among zeros, 8 among ones, 1 between; 1 + 8 - 2 * 1."""
+    """Check a hand-computed value: the kernel is 1 for (0, 0) and (0, 1), 8 for (1, 1)."""
     zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
     estimate = fid_kid.kernel_distance(zeros, ones, size=2, subsets=3)
     assert estimate == pytest.approx((1 + 8 - 2, 0))
@@ -77,7 +77,7 @@ def test_kernel_distance_matches_its_definition():
     assert estimate.mean == pytest.approx(
         kernel_distance_by_definition(x.astype(float), y.astype(float))
     )
-    # Each subset is the whole set.
+    # Each subset is the whole set, so all estimates are equal.
     assert estimate.std_error == pytest.approx(0, abs=1e-12)
     back = fid_kid.kernel_distance(y, x, size=6, subsets=4)
     assert back.mean == pytest.approx(estimate.mean)

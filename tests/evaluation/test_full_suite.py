@@ -183,7 +183,7 @@ def test_compositions_are_held_against_real_drawings_of_their_pairs(styles_suite
     noise = score([rng.integers(0, 256, image.shape, np.uint8) for image in train[:1] * SAMPLES])
     kid = [one.unbounded["composition_kid"] for one in (real, copied, noise)]
     assert kid == sorted(kid)
-    # The few drawings of the test are too alike to tell those of held-out pairs from training.
+    # The few drawings of this test are so similar that held-out pairs do not differ from training.
     kid_train = [one.unbounded["composition_kid_train"] for one in (copied, noise)]
     assert abs(kid_train[0]) < kid_train[1] / 10
     draws = real.bootstrap(0)

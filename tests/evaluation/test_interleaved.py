@@ -160,7 +160,7 @@ def test_surplus_image_lowers_count_accuracy(score, real):
     ]
     metric_values = score(documents)
     assert metric_values["count_accuracy"] == 0
-    assert metric_values["order_accuracy"] < 0.2  # One of twelve templates is the same reversed.
+    assert metric_values["order_accuracy"] < 0.2  # One template of twelve is symmetric.
     assert 0.5 < metric_values["image_name_alignment"] < 0.8
 
 
@@ -220,7 +220,7 @@ def test_repeated_document_has_low_diversity(score, real):
         == metric_values["category_consistency"]
         == 1
     )
-    # With half of the documents twice, only few names and templates are lost.
+    # If half of the documents occur twice, only few names and templates are lost.
     half = score([*real[:150], *real[:150]])
     assert 0.9 < half["diversity"] < 1
 
@@ -257,7 +257,7 @@ def test_single_image_documents_score_zero_for_count_and_order(score, real):
         == metric_values["interleaved_score"]
         == 0
     )
-    # One document states a count; the denominator is the number of real documents that do.
+    # One document states a count; the denominator is the number of real documents that state one.
     promising = [document for document in real if sentences.parse_count(document.text())]
     metric_values = score([promising[0], *documents[1:]])
     assert metric_values["count_accuracy"] == pytest.approx(1 / len(promising))

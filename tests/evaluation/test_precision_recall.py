@@ -17,8 +17,8 @@ def test_precision_and_recall_on_a_line():
     """Check 1-D points; the balls of the real points are [-1, 1], [0, 2] and [1, 7]."""
     real, generated = line(0, 1, 4), line(0.5, 2.5, 9)
     measured = precision_recall.precision_recall(real, generated, neighbors=1)
-    # 0.5 and 2.5 are in balls of real points. The balls of generated points are [-1.5, 2.5],
-    # [0.5, 4.5] and [2.5, 15.5].
+    # The points 0.5 and 2.5 are in balls of real points. The balls of generated points are [-1.5,
+    # 2.5], [0.5, 4.5] and [2.5, 15.5].
     assert measured == pytest.approx((2 / 3, 1))
     assert precision_recall.precision_recall(generated, real, neighbors=1) == pytest.approx(
         (1, 2 / 3)
@@ -55,7 +55,7 @@ def test_bad_images_lower_precision_and_few_kinds_lower_recall():
 
 
 def test_memorization_matches_hand_computed_values():
-    """Check distances to training of 1, 1, 1, 4 (held-out) and 0.5, 0.5, 2 (generated)."""
+    """Check distances to training: 1, 1, 1, 4 for held-out, 0.5, 0.5, 2 for generated images."""
     training, heldout = line(0, 10, 20), line(1, 11, 19, 24)
     measured = precision_recall.measure_memorization(
         line(0.5, 10.5, 22), training, heldout, percentile=50

@@ -44,7 +44,7 @@ def test_psnr_of_known_errors():
     y[1, 0, 0, 0] = 12  # the mean squared error is 12² / 12 = 12
     decibels = psnr_ssim.psnr(black, y)
     np.testing.assert_allclose(decibels[:2], [0, 10 * np.log10(255**2 / 12)])
-    # An image and itself have an infinite PSNR.
+    # The PSNR of an image with itself is infinite.
     assert decibels[2] == np.inf
 
 

@@ -1,4 +1,4 @@
-"""Tests of deletion: missing items count in the right gap, and other slots do not change."""
+"""Tests of deletion: missing items are counted in the right gap, and other slots do not change."""
 
 import itertools
 
@@ -41,7 +41,8 @@ def random_keep_mask(row, seed, fraction=0.5):
 
 
 def list_items(row, selected):
-    """List tokens (as ids) and images (as minus their first slot) of a row, in order."""
+    """List tokens (as ids) and images (as negative index of their first slot) of a row, in
+    order."""
     first = np.asarray(deletion.item_starts(row)) & selected
     ids, image = np.asarray(row.ids), np.asarray(row.is_image)
     return [(-slot if image[slot] else int(ids[slot])) for slot in np.flatnonzero(first)]
@@ -107,7 +108,7 @@ def test_interleaved_images_are_absent_noisy_and_clean_with_expected_rates():
     flowing = time[(time >= 0) & (time < 1)]
     shares = np.array([np.mean(time < 0), len(flowing) / len(time), np.mean(time == 1)])
     np.testing.assert_allclose(shares, [1 / 4, 1 / 2, 1 / 4], atol=4 * np.sqrt(0.25 / len(time)))
-    # The distribution is uniform, by deciles.
+    # The distribution is uniform: all deciles are equally frequent.
     counts = np.histogram(flowing, 10, (0, 1))[0] / len(flowing)
     np.testing.assert_allclose(counts, 0.1, atol=4 * np.sqrt(0.09 / len(flowing)))
 

@@ -93,7 +93,7 @@ def test_each_kind_of_error_has_a_third_of_the_error_rate(row):
     first = np.asarray(deletion.item_starts(row) & row.to_generate)
     text, image = first & np.asarray(row.is_text), first & np.asarray(row.is_image)
     third = (1 - t) / 3
-    # A random substitute equals the right token by chance.
+    # A random substitute may equal the right token by chance.
     assert abs(corrupted.deleted[:, text].mean() - third) < 4 * np.sqrt(
         third / corrupted.deleted[:, text].size
     )
@@ -102,7 +102,7 @@ def test_each_kind_of_error_has_a_third_of_the_error_rate(row):
     assert third * (1 - same) < wrong <= 2 * third * 1.03
     n = count * image.sum()
     # Images are drawn independently of each other. If the other image of the row is equal,
-    # replacing would have no effect, and the image is noised instead.
+    # replacing would have no effect, so the image is noised instead.
     for share, due in (
         (corrupted.deleted, third),
         (corrupted.renoised | corrupted.substituted, 2 * third),
@@ -192,9 +192,9 @@ def test_applying_the_targets_restores_the_document(row, seed):
     rebuilt, num_deleted = [], 0
     for slot in order:
         if extra[slot]:
-            num_deleted += 1  # deleted
+            num_deleted += 1  # The item is deleted.
         elif first[slot]:
-            rebuilt.append(item(slot))  # kept, or replaced by its target
+            rebuilt.append(item(slot))  # The item is kept, or replaced by its target.
             rebuilt += [item(m) for m in np.flatnonzero(missing & (gap == last[slot]))]
     assert num_deleted == extra.sum()
     assert rebuilt == list_items(row, row.modality != Modality.PAD)

@@ -1,6 +1,7 @@
 """A fake command that records its calls and prints prepared replies.
 
-`cloud.Cloud` copies this file under each command's name. STAND_IN names the folder of replies.
+`cloud.Cloud` copies this file under each command's name. The environment variable STAND_IN names
+the folder of replies.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Tests of keep_running.sh: it continues a run until its end, over preemptions."""
+"""Tests of keep_running.sh: it continues a run until its end, despite preemptions."""
 
 import pytest
 
@@ -11,7 +11,7 @@ LOOKED = ["describe", "host_state"]
 
 
 def make_host_replies(*states):
-    """Return replies of two hosts: the first one runs, the second has the given states."""
+    """Return replies of two hosts: the first runs, and the second has the given states in turn."""
     log = "step 7: failed: an example of words: stopped"
     text = "oneflow on a: running\n{log}\noneflow on b: {state}\n{log}"
     return [make_reply(text.format(log=log, state=state)) for state in states]

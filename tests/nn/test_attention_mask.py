@@ -1,4 +1,4 @@
-"""Tests of attention masks against a definition that loops over pairs of slots."""
+"""Tests that compare attention masks with a definition that loops over pairs of slots."""
 
 import dataclasses
 

@@ -14,7 +14,7 @@ from tests.nn import test_attention_mask
 
 
 def naive_attention(query, key, value, mask):
-    """Compute attention query by query in float64; head h reads key head h // (H / K)."""
+    """Compute attention query by query in float64; query head h uses key head h // (H / K)."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     rows, slots, heads, width = query.shape
     group = heads // key.shape[2]
@@ -34,7 +34,8 @@ def _short_blocks(monkeypatch):
 
 
 def random_qkv(batch_size=6, num_slots=48, heads=6, kv_heads=3, width=8, dtype=jnp.float32):
-    """Return queries, keys and values whose axis sizes all differ, so that no axes are confused."""
+    """Return queries, keys and values whose axis sizes all differ, so that the tests detect
+    confused axes."""
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = [(batch_size, num_slots, count, width) for count in (heads, kv_heads, kv_heads)]
     normals = [jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)]
@@ -56,7 +57,7 @@ def output_and_gradients(implementation, qkv, mask):
 
 @functools.cache
 def xla_reference(pattern, kv_heads):
-    """Return the result of "xla" as reference; another test checks "xla" by `naive_attention`."""
+    """Return the result of "xla", which another test compares with `naive_attention`."""
     mask = attention_mask.from_canvas(test_attention_mask.random_view(seed=2), pattern)
     return output_and_gradients("xla", random_qkv(kv_heads=kv_heads), mask)
 
@@ -98,7 +99,7 @@ def test_every_implementation_matches_xla_attention(way, attend, kv_heads):
 
 @pytest.mark.parametrize("way", ["blockwise", "splash"])
 def test_fewer_queries_than_keys_match_xla_attention(way):
-    """Check fewer queries than keys, as in decoding with a cache."""
+    """Check masks with fewer queries than keys, as in decoding with a cache."""
     view = jax.tree.map(lambda x: x[:, :5], test_attention_mask.random_view(seed=2))
     mask = attention_mask.for_decode(view, jnp.arange(6) * 7, num_keys=48)
     query, key, value = random_qkv()

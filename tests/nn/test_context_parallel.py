@@ -72,7 +72,7 @@ def test_context_parallel_losses_and_gradients_equal_one_device(name, sizes):
     mesh = sharding.make_mesh({"data": 1} | sizes)
     with sharding.mesh_context(mesh):
         where = (sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh))
-        # Define a new function: for the same function, JAX would reuse the trace without a mesh.
+        # Define a new function, because for the same one JAX would reuse the trace without a mesh.
         on_mesh = jax.jit(lambda *args: both(*args), in_shardings=where)
         actual_loss, actual_gradients = on_mesh(params, jax.device_put(canvas, where[1]))
     np.testing.assert_allclose(actual_loss, loss, rtol=1e-5)
@@ -81,7 +81,7 @@ def test_context_parallel_losses_and_gradients_equal_one_device(name, sizes):
 
 
 def measure_temp_bytes(length, sizes, devices):
-    """Return the temporary bytes of a training step on each device, without its arguments."""
+    """Return the bytes of temporaries, without arguments, of a training step on each device."""
     size = dataclasses.replace(
         tiny.TRANSFORMER_CONFIG, attention="blockwise", remat="full", layers=1
     )

@@ -34,13 +34,13 @@ def make_model(pattern):
 
 
 def slice_slots(view, start, count):
-    """Return `count` slots of each row from its `start`."""
+    """Return `count` slots of each row, beginning at the row's `start`."""
     at = jnp.asarray(start)[:, None] + jnp.arange(count)[None]
     return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, at), view)
 
 
 def decode_chunks(modality, span, pattern):
-    """Yield (first slot, length) of each step: one token or code, or a whole image if MIXED."""
+    """Yield (first slot, length) of each step: one token or code; with MIXED, also one image."""
     slot = 0
     while slot < len(modality) and modality[slot] != Modality.PAD:
         count = 1
@@ -71,7 +71,7 @@ def test_decoding_slot_by_slot_equals_a_full_forward_pass(attend):
 
 @pytest.mark.parametrize("attend", [AttentionPattern.CAUSAL, AttentionPattern.MIXED])
 def test_prefill_of_different_lengths_equals_a_full_forward_pass(attend):
-    """Check a prefill of prompts with different lengths: later cache entries stay masked."""
+    """Check a prefill of prompts with different lengths: entries after a prompt stay masked."""
     canvas, lengths = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(attend)
     last = jnp.asarray(lengths - 1)  # Slots of <end>.

@@ -52,7 +52,7 @@ def test_bfloat16_is_close_to_float32():
 
 
 def test_logits_of_the_likelihood_objective_start_from_the_posterior_of_one_token():
-    """With a zero head the logits are log p(id | x_t) of a slot alone, for equally likely ids."""
+    """Check the logits of a zero head: log p(id | x_t) of a slot alone, for equally likely ids."""
     net = tiny.network(tiny.paradigm("likelihood").heads)
     params = dict(tiny.parameters(net))
     head = params["outputs_text_logits"]

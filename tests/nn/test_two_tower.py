@@ -1,4 +1,4 @@
-"""Tests of the two-tower model: which parameters a slot uses, and joint attention."""
+"""Tests of the two-tower model: the parameters that each slot uses, and joint attention."""
 
 import dataclasses
 import functools
@@ -89,7 +89,7 @@ def test_every_parameter_belongs_to_the_text_or_the_image_tower():
 
 
 def test_text_documents_do_not_depend_on_image_parameters():
-    """Check, bit by bit, that image parameters change documents with images but not text alone."""
+    """Check, bit by bit, that image parameters affect only the documents with images."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     before = run_model(params, view)
@@ -140,7 +140,7 @@ def test_queries_output_projection_and_mlp_come_from_the_slots_own_tower(tower):
 
 
 def test_attention_is_joint():
-    """Check that patches affect later text, tokens affect later patches, and none earlier slots."""
+    """Check that text and patches affect each other, but only in later slots."""
     canvas, lengths = make_canvas()
     view, params = tiny.noisy_canvas(canvas), tiny.parameters(make_model())
     first = int(np.flatnonzero(canvas.is_image[0])[0])

@@ -1,4 +1,4 @@
-"""Tests of a shortened run of the notebook, and that it matches its source."""
+"""Tests that a shortened run of the notebook succeeds, and that it matches its source."""
 
 import pathlib
 import shutil

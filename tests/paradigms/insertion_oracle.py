@@ -81,7 +81,8 @@ class Language:
     def deletions(self):
         """Enumerate all ways to delete tokens of a text.
 
-        Each has the kept tokens, the missing tokens of each gap, and the probability of the text.
+        Each result has the kept tokens, the missing tokens of each gap, and the probability of the
+        text.
         """
         slots, ways = self.max_length + 1, []
         for text, share in zip(self.texts, self.probs, strict=True):
@@ -135,7 +136,7 @@ class Language:
         return apply
 
     def frequencies(self, canvas) -> np.ndarray:
-        """Return the frequency of each text in samples, and that of all other texts."""
+        """Return the frequency of each text in samples, and of all other texts together."""
         text = np.asarray(canvas.is_text)
         order, ids = np.asarray(canvas.position[..., 0]), np.asarray(canvas.ids)
         came = [

@@ -25,7 +25,7 @@ class Language:
     probs: tuple[float, ...]
 
     def canvas(self, rows: int) -> Canvas:
-        """Return documents of BOS and one free text."""
+        """Return documents of BOS and one text to generate."""
         length = 1 + len(self.texts[0])
         order = jnp.tile(jnp.arange(length), (rows, 1))
         return Canvas(
@@ -57,7 +57,7 @@ class Language:
         }
 
     def frequencies(self, ids) -> np.ndarray:
-        """Return the frequency of each text in samples, and that of all other texts."""
+        """Return the frequency of each text in samples, and of all other texts together."""
         texts = np.asarray(ids)[:, 1:]
         hits = [np.mean((texts == np.array(text)).all(1)) for text in self.texts]
         return np.array([*hits, 1 - sum(hits)])

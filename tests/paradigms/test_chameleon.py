@@ -160,7 +160,7 @@ jax.tree_util.register_dataclass(CounterCache, data_fields=["length"], meta_fiel
 
 
 def test_codes_are_sampled_from_the_network_distribution():
-    """Check that only codes are sampled, at the right frequencies, and given images stay."""
+    """Check that only codes are sampled, at the right frequencies, and that given images stay."""
     rows, patches, codes = 3000, 2, (5, 8)
     shares = np.array([0.5, 0.3, 0.2])
     logits = np.full(10, 4.0)  # Text tokens have much larger logits.
@@ -231,7 +231,7 @@ def test_chameleon_trains_and_generates_text_and_images(system):
     codes = system.layout.vocab.codes
     ids, image = np.asarray(batch.canvas.ids), np.asarray(batch.canvas.is_image)
     assert ((ids[image] >= codes.start) & (ids[image] < codes.stop)).all()
-    # The prefill, and one pass for each token of the longest row and for each code.
+    # Count the prefill, and one pass for each token of the longest row and for each code.
     assert batch.nfe > 1 + 4
     assert batch.trajectory.run_times[-1] == 1.0
 

@@ -203,5 +203,6 @@ def test_image_tower_starts_as_a_copy_of_the_text_tower_and_is_trained(text_and_
     losses = pictures.system.eval_losses()
     before, after = losses(pictures.initial_state.ema), losses(pictures.final_state.ema)
     assert after["eval/loss_image"] < 0.8 * before["eval/loss_image"]
-    assert after["eval/loss_text"] != before["eval/loss_text"]  # Losses of text after images.
+    # This loss includes text after images, which depends on the image tower.
+    assert after["eval/loss_text"] != before["eval/loss_text"]
     assert text.system.layout.vocab.text == pictures.system.layout.vocab.text

@@ -134,7 +134,7 @@ def test_oracle_prediction_is_sampled(data, choice, steps, guidance):
 
 
 def test_unmasked_tokens_change_only_with_remasking(data):
-    """Check with a network that predicts a different token at each step."""
+    """Use a network that predicts a different token at each step."""
     flow = paradigm()
 
     def changing_network(view):
@@ -202,7 +202,7 @@ def test_an_exact_network_samples_its_language(choice):
     sigma = np.sqrt(expected * (1 - expected) / rows)
     many_steps = frequencies(400, rows, **choice)
     assert np.all(np.abs(many_steps - expected)[:-1] <= 4 * sigma[:-1]), many_steps
-    # Tokens unmasked in the same step may conflict; with more steps this happens less often.
+    # Tokens that are unmasked in the same step may conflict; this is rarer with more steps.
     assert many_steps[-1] < 0.02
     if not choice:
         one_step, eight_steps = frequencies(1, rows), frequencies(8, rows)

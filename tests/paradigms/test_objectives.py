@@ -88,7 +88,7 @@ class TrainingResult:
 
 
 def language(rows):
-    """Return texts after BOS that count up from a first id, modulo `WORDS`."""
+    """Return texts whose ids, after BOS, count up from a first id, modulo `WORDS`."""
     first = jnp.arange(rows) % WORDS
     ids = (first[:, None] + jnp.arange(LENGTH)[None]) % WORDS
     ids = jnp.concatenate([jnp.full((rows, 1), WORDS), ids], axis=1)

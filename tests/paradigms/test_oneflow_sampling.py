@@ -20,7 +20,7 @@ def sample(paradigm, apply, canvas, plan):
 
 
 def blank_targets(canvas):
-    """Return the canvas with its slots to generate set to 0."""
+    """Return a copy of the canvas in which all slots to generate are 0."""
     return canvas.replace(
         ids=jnp.where(canvas.to_generate, 0, canvas.ids),
         latents=jnp.where(canvas.to_generate[..., None], 0, canvas.latents),

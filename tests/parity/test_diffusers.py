@@ -96,7 +96,7 @@ def randomize(module):
     for name, value in module.state_dict().items():
         noise = torch.randn(value.shape, generator=generator)
         if ".to_" in name and name.endswith("weight"):
-            # Attention scores above 1, so that attention is not a mean over all positions.
+            # Make attention scores exceed 1, so that attention is not a mean over all positions.
             value.copy_(2 * noise / value.shape[1] ** 0.5)
         else:
             value.add_((0.3 if value.ndim == 1 else 0.03) * noise)

@@ -17,7 +17,7 @@ with mock.patch.dict(sys.modules, torchvision=torchvision):
     from pytorch_fid import inception as theirs
 
 TOLERANCE = 1e-4
-"""Absolute tolerance, relative to the largest feature."""
+"""Maximum absolute difference, as a fraction of the largest feature."""
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,6 @@ def _random(name, shape):
         return np.float32(name.endswith("weight")) + np.float32(0.3) * noise
     if len(shape) < 2:
         return np.float32(0.3) * noise
-    if "_proj." in name:  # Scores above 1, so that attention is not a mean over positions.
+    if "_proj." in name:  # With scores above 1, attention is not a mean over positions.
         return np.float32(2 / shape[1] ** 0.5) * noise
     return np.float32(1 / np.prod(shape[1:]) ** 0.5) * noise

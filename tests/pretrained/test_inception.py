@@ -78,7 +78,7 @@ def test_other_files_are_refused(tensors, tmp_path):
     ],
 )
 def test_torchvision_weights_are_refused(tensors, tmp_path, change, message):
-    """Check that weights of torchvision are refused: the rest fits, but it would not be FID."""
+    """Check that weights of torchvision are refused: they would fit, but give no valid FID."""
     path = tmp_path / "weights.safetensors"
     save_file(tensors | change, path)
     with pytest.raises(UserError, match=message):

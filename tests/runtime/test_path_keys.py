@@ -111,7 +111,7 @@ def test_old_run_with_a_relative_source_accepts_its_absolute_path(tmp_path):
     (folder / workdir.CHECKPOINTS / "2").mkdir(parents=True)
     (folder / workdir.CONFIG).write_text(own_config("photos").to_json())
     workdir.check_config(folder, workdir.resolve_paths(own_config("photos")))
-    # Whether the files at another path are the same is for source.json to say.
+    # The fingerprint in source.json decides whether the files at another path are the same.
     workdir.check_config(folder, workdir.resolve_paths(own_config("other")))
     changed = own_config("photos", source__glob="*.png")
     with pytest.raises(UserError, match=r"source\.glob"):

@@ -101,7 +101,7 @@ def test_ctrl_c_saves_and_exits(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_data_workers_leave_signals_to_the_run(tmp_path, number):
-    """Check signals to a process and its workers, which terminals and service managers send."""
+    """Check signals that terminals and service managers send to a process and its workers."""
     arguments = [
         runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
         "--config.data.num_workers=2", "--config.data.num_streams=2",

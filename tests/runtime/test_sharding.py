@@ -67,7 +67,7 @@ def format_shardings(params):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, request):
-    """Check the configuration's real shapes; only the data are toy data."""
+    """Check the real shapes of a configuration; only the data is toy data."""
     make, sizes = CONFIGS[name]
     config = make()
     config.mesh.update({"data": 1} | sizes)

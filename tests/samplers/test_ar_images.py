@@ -1,4 +1,4 @@
-"""Tests of guided autoregressive images against a network that sees whole documents."""
+"""Tests that compare guided autoregressive images with a network that sees whole documents."""
 
 import dataclasses
 import functools

@@ -125,7 +125,7 @@ def open_bos(row, insertable):
 
 
 def chain_logits(*ids):
-    """Return logits with which each id follows the id before it, and <end> the last id."""
+    """Return logits with which each id follows the id before it, and <end> follows the last id."""
     logits = np.full((VOCAB, VOCAB), -30.0)
     for last, following in itertools.pairwise((vocabs.BOS, *ids, vocabs.END)):
         logits[last, following] = 30.0
@@ -169,7 +169,7 @@ def test_text_gap_then_prompt_image():
     np.testing.assert_array_equal(canvas.position[:, 0], [0, 1, 2, 3, 4, 4, 4, 4, 5])
     np.testing.assert_array_equal(canvas.position[4:8, 1:], [[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(canvas.is_given, [1, 0, 0, 1, 0, 0, 0, 0, 1])
-    # Prefill, 3 tokens, an image flow of 2 steps and 1 cache update, <end>.
+    # Count prefill, 3 tokens, an image flow of 2 steps, its cache update, and <end>.
     assert int(sample.nfe) == 1 + 3 + (2 + 1) + 1
 
 

@@ -51,7 +51,7 @@ def written_fraction(grid):
         text = np.asarray(out.canvas.is_text[b])
         order = np.asarray(out.canvas.position[b, :, 0])[text]
         ids = np.asarray(out.canvas.ids[b])[text][np.argsort(order)][1:]
-        assert np.all(np.diff(ids) > 0)  # All are in order, and none occurs twice.
+        assert np.all(np.diff(ids) > 0)  # Tokens are in order, and none occurs twice.
         count += len(ids)
     return count / (256 * rows)
 
@@ -92,13 +92,13 @@ def test_an_exact_network_samples_its_language(language, text_clock):
     four_steps, many_steps = (frequencies(language, steps, rows, text_clock) for steps in (4, 256))
     sigma = np.sqrt(expected * (1 - expected) / rows)
     assert np.all(np.abs(many_steps - expected)[:-1] <= 4 * sigma[:-1]), many_steps
-    # Tokens inserted in the same step may conflict; with more steps this happens less often.
+    # Tokens that are inserted in the same step may conflict; this is rarer with more steps.
     assert many_steps[-1] < 0.04
     assert many_steps[-1] < four_steps[-1] / 2
 
 
 def test_sampling_runs_until_all_times_are_one():
-    """Check with a network that always inserts more text and images."""
+    """Use a network that always inserts more text and images."""
     vocab, rows, steps, length = 8, 6, 8, 64
 
     def eager(view):
@@ -125,7 +125,7 @@ def test_sampling_runs_until_all_times_are_one():
         born = int(np.argmax(there))
         assert there[born:].all()
         own = clock[born:, b, slot]
-        # An image's time starts at 0 and takes as many steps as any other.
+        # An image's time starts at 0 and takes as many steps as that of any other image.
         np.testing.assert_allclose(own, np.minimum(np.arange(len(own)) / steps, 1), atol=1e-5)
     # Text is only inserted while the text time runs.
     text = kind == Modality.TEXT

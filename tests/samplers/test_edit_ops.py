@@ -111,7 +111,7 @@ def test_edit_operations_have_their_expected_rates(row):
 def test_image_gets_one_edit_operation_and_is_never_deleted(row):
     odds = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (LENGTH, 1))
     last = np.flatnonzero(np.asarray(row.canvas.is_image))[3]
-    # Only the last slot of the image has logits that substitute.
+    # Only the last slot of the image has logits that favor a substitution.
     odds = odds.at[: int(last)].set(jnp.array([0.0, -9.0, -9.0]))
     fate = sample_ops(row, odds, step_fraction=1.0)[:, last - 3 : last + 1]
     assert np.all(fate == fate[:, :1])

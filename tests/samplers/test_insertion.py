@@ -1,4 +1,4 @@
-"""Tests of parallel insertion against insertion into a Python list."""
+"""Tests that compare parallel insertion with insertion into a Python list."""
 
 import jax
 import jax.numpy as jnp

@@ -15,7 +15,7 @@ CENTER = 1.5
 """Data are at plus or minus this value in all dimensions."""
 
 PLUS_FRACTION = 0.8
-"""The fraction of data at plus."""
+"""Fraction of the data at plus `CENTER`."""
 
 
 def predict_x1(t, x):

@@ -50,7 +50,7 @@ def test_export_samples_like_its_run(export_folder, monkeypatch, tmp_path):
     differences = np.abs(
         np.asarray(document.images[0], int) - np.asarray(expected[0].images[0], int)
     )
-    assert differences.max() <= 2  # of 255: weights are rounded to float16
+    assert differences.max() <= 2  # Of 255 gray levels; weights are rounded to float16.
     assert sorted(path.name for path in export_folder.iterdir()) == [
         "config.json", "tokenizer.model", "weights.safetensors",
     ]  # fmt: skip

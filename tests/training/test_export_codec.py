@@ -1,4 +1,4 @@
-"""Tests that the export of a model on latents or image tokens carries its autoencoder."""
+"""Tests that the export of a model of latents or image tokens contains its autoencoder."""
 
 import shutil
 
@@ -39,7 +39,7 @@ def make_config(kind, tmp_path):
 
 @pytest.fixture(params=ARCHITECTURES)
 def exported(request, tmp_path, monkeypatch):
-    """Return the layout of a run, and its export, after the run and its codec are deleted."""
+    """Return the layout and the export of a run; the run and its codec are deleted before."""
     config = make_config(request.param, tmp_path)
     folder = epath.Path(tmp_path / "run")
     folder.mkdir()

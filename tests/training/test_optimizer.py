@@ -107,7 +107,7 @@ def test_gradient_norm_excludes_frozen_parameters():
 
 
 def test_updates_equal_training_only_the_unfrozen_parameters():
-    """Check clipping by the trained parameters' norm, and weight decay on these only."""
+    """Check that clipping uses the norm of the trained parameters, and that only these decay."""
     changes = {"warmup_steps": 0, "weight_decay": 0.5, "max_grad_norm": 0.1}
     params = {"a": {"kernel": jnp.full((2, 2), 3.0)}, "b": {"kernel": jnp.full((2, 2), 2.0)}}
     grads = jax.tree.map(lambda x: 10 * x, params)

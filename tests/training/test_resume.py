@@ -75,7 +75,8 @@ def run_and_kill(arguments, lines, rng):
     for line in process.stderr:
         num_lines += "training" in line
         if num_lines == lines:
-            # Checkpoints are written in the background: stop anywhere between two of them.
+            # Checkpoints are written in the background, so kill the run at a random time between
+            # two of them.
             time.sleep(rng.random() * 0.1)
             break
     process.send_signal(signal.SIGKILL)

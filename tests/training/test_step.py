@@ -100,7 +100,7 @@ class Spy:
         one = jnp.float32(1)
         average = Average
         return {
-            # The row's time u, and a statistic of its noise.
+            # Return the row's time u, and a statistic of its noise.
             "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
             "image": average(total=jnp.mean(view.embeds) ** 2, count=one),
         }
@@ -182,7 +182,7 @@ def test_metrics_are_means_over_scored_slots():
     text = float(jnp.sum(nats * targets.text_scored))
     values = tiny.compute_metrics(logged)
     np.testing.assert_allclose(values["text"], text / targets.text_scored.sum(), rtol=1e-4)
-    # The minimized loss divides by all free slots of the clean batch instead.
+    # The minimized loss divides by all slots to generate in the clean batch instead.
     free = {"text": batch.to_generate & batch.is_text, "image": batch.to_generate & batch.is_image}
     by_count = {name: float(logged[name].total / free[name].sum()) for name in free}
     np.testing.assert_allclose(values["loss"], by_count["text"] + 2 * by_count["image"], rtol=1e-4)

@@ -51,7 +51,7 @@ def page_url(tmp_path_factory):
 
 @pytest.fixture
 def tab(browser, page_url, request):
-    """Open the page; console messages and network requests fail the test at teardown."""
+    """Open the page; at teardown, fail if there were console messages or network requests."""
     wishes = {"viewport": {"width": 1200, "height": 900}, **getattr(request, "param", {})}
     context = browser.new_context(offline=True, **wishes)
     tab = context.new_page()

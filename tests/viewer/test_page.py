@@ -123,8 +123,8 @@ def test_given_and_finished_images_are_lossless_above_the_budget(tmp_path, monke
 
 
 def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch):
-    # A fourth of 16 samples x 24 frames x 2 images x (state, x1) must fit into a fourth of the
-    # limit.
+    # A long run has 16 samples x 24 frames x 2 images x (state, x1). To save time, the test uses a
+    # fourth of these images and a fourth of the limit.
     monkeypatch.setattr(page, "MAX_IMAGE_BYTES", page.MAX_IMAGE_BYTES // 4)
     rng = np.random.default_rng(0)
 

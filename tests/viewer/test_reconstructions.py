@@ -126,7 +126,7 @@ def changes(request):
 
 @pytest.fixture(params=[(1200, 900), (360, 740)], ids=["wide", "narrow"])
 def tab(browser, changes, request, tmp_path):  # noqa: F811
-    """Open the page; console messages and network requests fail the test at teardown."""
+    """Open the page; at teardown, fail if there were console messages or network requests."""
     write_page(tmp_path / "page.html", **changes)
     address = (tmp_path / "page.html").as_uri()
     width, height = request.param

@@ -1,4 +1,4 @@
-"""Tests of the optimized layers against plain flax.linen layers."""
+"""Tests that compare the optimized layers with plain flax.linen layers."""
 
 import flax.linen as nn
 import jax

@@ -20,7 +20,7 @@ KERNELS = [jax.random.normal(jax.random.key(n), (3, 3, 3, 3)) / 5 for n in range
 
 
 class LocalModel:
-    """A stub encoder and decoder with a receptive field of 2 positions; counts its traces."""
+    """A stub encoder and decoder with a receptive field of 2 positions; it counts its traces."""
 
     def __init__(self):
         self.traced_shapes = []

@@ -64,7 +64,7 @@ def _make_tar(documents):
 
 
 LISTS = {"jsonl": _make_jsonl, "json": _make_json, "csv": _make_csv}
-"""Formats with one file of texts and names of image files."""
+"""Formats in which one file has all texts and the names of the image files."""
 
 ARCHIVES = {
     "parquet": ("parquet", _make_parquet),
@@ -85,7 +85,7 @@ def prepare_here(plan, num_workers, lock_fd, command):
 
 
 class ChangingSource:
-    """Documents of a text and, mostly, an image of one color, in one of `LAYOUTS`; random edits.
+    """A folder of documents in one of `LAYOUTS`; each has a text and mostly a one-color image.
 
     Images are files `key.png`, and texts are files `key.txt`, pages `key.md`, or records of one
     file. The files of `ARCHIVES` hold both.
@@ -225,7 +225,7 @@ class ChangingSource:
         return examples.png(self.colors[key], (4, 4), "BMP") if key in self.colors else None
 
     def _write(self, key):
-        """Write the files that a document is in, if their contents have changed."""
+        """Write the files that a document is in, if their content has changed."""
         for name, content in self._list_files(key).items():
             path = self.folder / name
             if content is None:
@@ -234,7 +234,7 @@ class ChangingSource:
                 path.write_bytes(content)
 
     def _list_files(self, key):
-        """Return the contents of the files that a document is in by name; None for no file."""
+        """Return the content of each file that a document is in, by name; None if it is missing."""
         if self.layout in ARCHIVES:
             number = _archive_number(key)
             documents = {

@@ -41,7 +41,7 @@ def describe_parts(raw):
 
 
 def write_files(folder, files):
-    """Write files by relative path; a content is bytes or text."""
+    """Write files to a folder; `files` maps relative paths to bytes or text."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def test_undecodable_content_is_rejected(data, reason):
 
 
 def test_a_program_is_never_run_for_a_format():
-    """Check that no allowed format makes Pillow run a program, as EPS does with Ghostscript."""
+    """Check that no allowed format makes Pillow run a program; EPS would run Ghostscript."""
     assert set(image_decode.FORMATS).isdisjoint(
         {"EPS", "WMF", "PSD", "FITS", "HDF5", "GRIB", "BUFR"}
     )

@@ -33,7 +33,7 @@ def describe_all(reader, path, **changes):
 
 
 def write_tar(path, members):
-    """Write a tar file from pairs of a name and its content, or its type if it is not a file."""
+    """Write a tar file from pairs: a name, and a content, or a type if the member is not a file."""
     with tarfile.open(path, "w") as file:
         for name, content in members:
             info = tarfile.TarInfo(name)

@@ -27,7 +27,7 @@ def read_folder(folder, files, **changes):
     stats = DatasetStats()
     documents = []
     reader = formats.get_reader(known)
-    # A member of a tar file can be read until the next document.
+    # A member of a tar file can be read only until the next document is read.
     for raw in (raw for unit in reader.list_units(settings) for raw in reader.read(settings, unit)):
         stats.add_read(raw)
         document = shard.clean_document(raw, settings, stats)

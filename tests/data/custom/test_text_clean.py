@@ -60,7 +60,7 @@ def test_cleaned_text_can_be_encoded():
 def test_nearly_all_kept_characters_have_tokens():
     """Check that nearly all kept characters give at least one token.
 
-    A document of other characters has no slots; `overflow` drops it.
+    A document of only other characters has no slots, so `overflow` drops it.
     """
     tokenizer = vocab.train_sentencepiece(["a b c words of some kind"] * 9, 2100)
     nothing = []
