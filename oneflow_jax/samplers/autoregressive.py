@@ -34,6 +34,95 @@ class LoopState:
     trajectory: Trajectory | None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class WriteLoop:
+    """The loop over the steps of one batch.
+
+    Attributes:
+        program: the steps of decoding.
+        nfe_per_image: NFE of a step that generates images.
+    """
+
+    program: ar_state.DecodeProgram
+    nfe_per_image: int
+
+    @property
+    def max_steps(self) -> int:
+        """Maximum number of steps: more than any document needs."""
+        return 2 * self.program.max_length
+
+    def run(self, start: LoopState) -> LoopState:
+        """Run steps until all rows are finished."""
+        end = jax.lax.while_loop(
+            lambda p: self._can_continue(p, ~self.program.is_done(p.decode_state)),
+            self._write_tokens_then_images,
+            start,
+        )
+        return end.replace(trajectory=end.trajectory and self._finish(end))
+
+    def _write_tokens_then_images(self, progress: LoopState) -> LoopState:
+        # Tokens have a loop of their own: a condition around each of them would copy the state.
+        progress = jax.lax.while_loop(
+            lambda p: self._can_continue(p, self._next_tokens(p)), self._write_token, progress
+        )
+        return jax.lax.cond(
+            self._can_continue(progress, self._next_images(progress)),
+            self._generate_images,
+            lambda p: p,
+            progress,
+        )
+
+    def _write_token(self, progress: LoopState) -> LoopState:
+        rows = self._next_tokens(progress)
+        return self._advance(progress, self.program.decode_token(progress.decode_state, rows), 1)
+
+    def _generate_images(self, progress: LoopState) -> LoopState:
+        rows = self._next_images(progress)
+        written = self.program.generate_image(progress.decode_state, rows)
+        return self._advance(progress, written, self.nfe_per_image)
+
+    def _next_images(self, progress: LoopState) -> Bool[Array, "B"]:
+        return self.program.is_image_next(progress.decode_state)
+
+    def _next_tokens(self, progress: LoopState) -> Bool[Array, "B"]:
+        return ~self.program.is_done(progress.decode_state) & ~self._next_images(progress)
+
+    def _can_continue(self, progress: LoopState, rows: Bool[Array, "B"]) -> Bool[Array, ""]:
+        return jnp.any(rows) & (progress.step < self.max_steps)
+
+    def _advance(self, progress: LoopState, written: ar_state.DecodeState, nfe: int) -> LoopState:
+        trajectory = progress.trajectory
+        if trajectory is not None:
+            trajectory = self._record(trajectory, progress.step, progress.decode_state)
+        return LoopState(progress.step + 1, progress.nfe + nfe, written, trajectory)
+
+    def _record(
+        self, trajectory: Trajectory, step: Int[Array, ""], state: ar_state.DecodeState
+    ) -> Trajectory:
+        """Record this step in the trajectory if it is one of the recorded steps."""
+        first = MAX_FRAMES // 2
+        stride = -(-self.max_steps // (first - 1))
+        later = jnp.where(step % stride == 0, first + step // stride, MAX_FRAMES)
+        at = jnp.where(step < first, step, later)
+        at = jnp.where(step == self.max_steps, MAX_FRAMES - 1, at)
+
+        def keep(path: Array, x: Array) -> Array:
+            return path.at[at].set(x, mode="drop")
+
+        return trajectory.replace(
+            canvas=jax.tree.map(keep, trajectory.canvas, state.canvas),
+            x1_hat=keep(trajectory.x1_hat, state.canvas.latents),
+            run_times=keep(trajectory.run_times, step.astype(jnp.float32)),
+        )
+
+    def _finish(self, end: LoopState) -> Trajectory:
+        """Add the finished document as the last frame, and convert step numbers to times."""
+        trajectory = self._record(end.trajectory, jnp.int32(self.max_steps), end.decode_state)
+        # The last frame comes after the last step.
+        share = jnp.minimum(trajectory.run_times, end.step) / jnp.maximum(end.step, 1)
+        return trajectory.replace(run_times=jnp.where(trajectory.run_times < 0, -1.0, share))
+
+
 @dataclasses.dataclass(frozen=True)
 class ARSampler:
     """Sampler of autoregressive paradigms.
@@ -56,8 +145,7 @@ class ARSampler:
         prompt: Canvas,
     ) -> SampleOutput:
         """Generate the documents of a batch, with one PRNG key per row."""
-        length = prompt.ids.shape[1]
-        page = ar_state.DecodeProgram(
+        program = ar_state.DecodeProgram(
             self.token_space,
             self.image_sampler,
             self.plan.token_sampling,
@@ -67,89 +155,8 @@ class ARSampler:
             prompt,
         )
         nfe_per_image = self.image_sampler.nfe(self.token_space.patches_per_image)
-        max_steps = 2 * length
-        stride = -(-max_steps // (MAX_FRAMES // 2 - 1))
-
-        def can_continue(progress: LoopState, rows: Bool[Array, "B"]) -> Bool[Array, ""]:
-            return jnp.any(rows) & (progress.step < max_steps)
-
-        def next_images(progress: LoopState) -> Bool[Array, "B"]:
-            return page.is_image_next(progress.decode_state)
-
-        def next_tokens(progress: LoopState) -> Bool[Array, "B"]:
-            return ~page.is_done(progress.decode_state) & ~next_images(progress)
-
-        def advance(progress: LoopState, written: ar_state.DecodeState, nfe: int) -> LoopState:
-            trajectory = progress.trajectory
-            if trajectory is not None:
-                before = progress.decode_state
-                trajectory = _record(trajectory, progress.step, stride, before, max_steps)
-            return LoopState(progress.step + 1, progress.nfe + nfe, written, trajectory)
-
-        def write_token(progress: LoopState) -> LoopState:
-            rows = next_tokens(progress)
-            return advance(progress, page.decode_token(progress.decode_state, rows), 1)
-
-        def generate_images(progress: LoopState) -> LoopState:
-            rows = next_images(progress)
-            written = page.generate_image(progress.decode_state, rows)
-            return advance(progress, written, nfe_per_image)
-
-        def step(progress: LoopState) -> LoopState:
-            # Tokens have a loop of their own: a condition around each of them would copy the state.
-            progress = jax.lax.while_loop(
-                lambda p: can_continue(p, next_tokens(p)), write_token, progress
-            )
-            return jax.lax.cond(
-                can_continue(progress, next_images(progress)),
-                generate_images,
-                lambda p: p,
-                progress,
-            )
-
-        end = jax.lax.while_loop(
-            lambda p: can_continue(p, ~page.is_done(p.decode_state)),
-            step,
-            LoopState(
-                jnp.int32(0),
-                jnp.int32(1),
-                page.prefill(),
-                empty_trajectory(prompt, MAX_FRAMES) if self.plan.return_trajectory else None,
-            ),
-        )
-        trajectory = end.trajectory
-        if trajectory is not None:
-            trajectory = _record(
-                trajectory, jnp.int32(max_steps), stride, end.decode_state, max_steps
-            )
-            # The last frame is the finished document, after the last step.
-            share = jnp.minimum(trajectory.run_times, end.step) / jnp.maximum(end.step, 1)
-            trajectory = trajectory.replace(
-                run_times=jnp.where(trajectory.run_times < 0, -1.0, share)
-            )
-        return SampleOutput(
-            end.decode_state.canvas, trajectory, end.nfe, end.decode_state.truncated
-        )
-
-
-def _record(
-    trajectory: Trajectory,
-    step: Int[Array, ""],
-    stride: int,
-    state: ar_state.DecodeState,
-    max_steps: int,
-) -> Trajectory:
-    """Record this step in the trajectory if it is one of the recorded steps."""
-    first = MAX_FRAMES // 2
-    later = jnp.where(step % stride == 0, first + step // stride, MAX_FRAMES)
-    at = jnp.where(step < first, step, later)
-    at = jnp.where(step == max_steps, MAX_FRAMES - 1, at)
-
-    def keep(path: Array, x: Array) -> Array:
-        return path.at[at].set(x, mode="drop")
-
-    return trajectory.replace(
-        canvas=jax.tree.map(keep, trajectory.canvas, state.canvas),
-        x1_hat=keep(trajectory.x1_hat, state.canvas.latents),
-        run_times=keep(trajectory.run_times, step.astype(jnp.float32)),
-    )
+        empty = empty_trajectory(prompt, MAX_FRAMES) if self.plan.return_trajectory else None
+        start = LoopState(jnp.int32(0), jnp.int32(1), program.prefill(), empty)
+        end = WriteLoop(program, nfe_per_image).run(start)
+        state = end.decode_state
+        return SampleOutput(state.canvas, end.trajectory, end.nfe, state.truncated)
