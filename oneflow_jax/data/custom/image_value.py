@@ -10,8 +10,11 @@ from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import RawImage, Settings, locate_image
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
-IMAGE_FOLDERS = ("", "images")
-"""Subfolders in which `make_locator` searches for an image."""
+IMAGE_FOLDERS = (
+    *("", "images", "Images", "image", "img", "imgs", "photos", "pictures"),
+    *("Flicker8k_Dataset", "flickr30k-images", "flickr30k_images"),
+)
+"""Subfolders in which `make_locator` searches for an image, in this order."""
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=-]+)*;base64,", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0AK", "Qk")
@@ -50,7 +53,7 @@ def make_locator(
 
     A path is relative to `source.image_root`. If `source.image_root` is empty, the function tries
     several folders and takes the first one in which the image exists: the folder of the file, the
-    folder above it, `source.path`, and in each of these the folder `images` and those in `more`.
+    folder above it, `source.path`, and in each of these `IMAGE_FOLDERS` and those in `more`.
     """
     if settings.image_root:
         return lambda path: locate_image(folder, path, f"{settings.image_root}/.")

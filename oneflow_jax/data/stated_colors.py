@@ -1,6 +1,8 @@
-"""Colors that a PNG file states without an ICC profile, as an equivalent ICC profile.
+"""Colors that an image file states without an ICC profile, as an equivalent ICC profile.
 
-Of several statements in one file, the specification of PNG uses the first of these:
+A JPEG file of a camera may state Adobe RGB in its Exif data, and an AVIF file code points of H.273.
+Both count only without an ICC profile. Of several statements in one PNG file, the specification of
+PNG uses the first of these:
 
 cICP          code points of ITU-T H.273 for primaries and transfer function
 iCCP          an ICC profile
@@ -11,9 +13,12 @@ gAMA, cHRM    exponent of the values, and primaries; what is missing is that of 
 import functools
 import struct
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
+
+from oneflow_jax.data import avif_colors
 
 MAX_GAMMA_ERROR = 0.05
 """A gamma counts as that of sRGB if its product with 2.2 differs from 1 by at most this much, as in
@@ -34,6 +39,11 @@ _PRIMARIES_BY_CODE: dict[int, tuple[Point, ...]] = {
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
 """Red, green and blue of BT.709, BT.2020 and Display P3, by code point of H.273."""
+
+_ADOBE_RGB_PRIMARIES: tuple[Point, ...] = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+_ADOBE_RGB_CURVE: Curve = (563 / 256, 1, 0, 0, 0)
+_EXIF_INTEROPERABILITY, _INDEX, _ADOBE_RGB_INDEX = 0xA005, 1, "R03"
+"""Tags of Exif by which cameras mark images in Adobe RGB (the optional file of DCF)."""
 
 _SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _BT709_CURVE: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
@@ -57,7 +67,7 @@ class UnknownColorsError(ValueError):
 
 
 def find_profile(image: PIL.Image.Image) -> bytes | None:
-    """Return the ICC profile of an image, or the equivalent of what its PNG file states.
+    """Return the ICC profile of an image, or the equivalent of what its file states.
 
     Returns:
         A profile; None if the image states nothing or sRGB; b"" if it states impossible values.
@@ -65,11 +75,13 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
     Raises:
         UnknownColorsError: the file has code points that this module does not know.
     """
-    read_code_points(image)
+    read_statements(image)
     if (code_points := image.info.get("cicp")) is not None:
         return _profile_of_code_points(code_points)
     if profile := image.info.get("icc_profile"):
         return profile
+    if "adobe rgb" in image.info:
+        return _make_profile(_WHITE, _ADOBE_RGB_PRIMARIES, _ADOBE_RGB_CURVE)
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
     if "srgb" in image.info or gamma is points is None:
         return None
@@ -82,14 +94,35 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
     return _make_profile(pairs[0], tuple(pairs[1:]), curve)
 
 
-def read_code_points(image: PIL.Image.Image) -> None:
-    """Store the cICP chunk of an open PNG file as `image.info["cicp"]`; Pillow ignores this chunk.
+def read_statements(image: PIL.Image.Image) -> None:
+    """Store in `image.info` what an open file states and Pillow ignores: "cicp" and "adobe rgb".
 
     Call this function before Pillow loads the pixels, since it closes the file then.
     """
     file = getattr(image, "fp", None)
-    if image.format != "PNG" or file is None or "cicp" in image.info:
+    if file is None or "cicp" in image.info:
         return
+    has_profile = bool(image.info.get("icc_profile"))
+    if image.format == "PNG":
+        _read_png(image, file)
+    elif image.format == "AVIF" and not has_profile:
+        code_points = avif_colors.read_code_points(file)
+        image.info |= {} if code_points is None else {"cicp": (*code_points, 0, 1)}
+    elif image.format in ("JPEG", "MPO") and not has_profile:
+        is_adobe_rgb = _find_interoperability_index(image).startswith(_ADOBE_RGB_INDEX)
+        image.info |= {"adobe rgb": True} if is_adobe_rgb else {}
+
+
+def _find_interoperability_index(image: PIL.Image.Image) -> str:
+    exif = PIL.Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return str(exif.get_ifd(_EXIF_INTEROPERABILITY).get(_INDEX, ""))
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return ""  # Exif data is often malformed.
+
+
+def _read_png(image: PIL.Image.Image, file: BinaryIO) -> None:
     position = file.tell()
     file.seek(_SIGNATURE_BYTES)
     while len(header := file.read(8)) == 8:
@@ -115,8 +148,8 @@ def _profile_of_code_points(code_points: Sequence[int]) -> bytes:
     unknown = [name for name, is_unknown in problems.items() if is_unknown]
     if unknown:
         raise UnknownColorsError(
-            f"its cICP chunk states {' and '.join(unknown)} of H.273, which cannot be converted. "
-            "Convert it to sRGB"
+            f"it states {' and '.join(unknown)} of H.273, which cannot be converted. Convert it to "
+            "sRGB"
         )
     return _make_profile(_WHITE, _PRIMARIES_BY_CODE[primaries], _CURVE_BY_CODE[transfer])
 
