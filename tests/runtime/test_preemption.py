@@ -1,10 +1,13 @@
 """Tests of SIGTERM and Ctrl-C: the run saves and exits, and the same command resumes it."""
 
+import fcntl
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -205,7 +208,7 @@ def test_a_second_ctrl_c_stops_at_once():
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_handlers_are_restored(number):
     before = signal.getsignal(number)
     with preemption.stop_handler() as stop:
@@ -224,14 +227,37 @@ def test_second_interrupt_raises_keyboard_interrupt():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_ignored_ctrl_c_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # The latter as by nohup.
+def test_ignored_signals_stay_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with preemption.stop_handler() as stop:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             assert not stop.is_due(1)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+def test_a_closed_terminal_saves_and_exits(tmp_path):
+    """Check a run whose terminal disappears: its messages cannot be written any more."""
+    ours, terminal = pty.openpty()
+    arguments = [runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000"]
+    process = subprocess.Popen(
+        **runs.popen_kwargs(*arguments, f"--workdir={tmp_path / 'run'}"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    output = b""
+    while b" 5/200" not in output:
+        output += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=120) == 128 + signal.SIGHUP
+    (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
+    assert 5 <= step < 200
 
 
 def test_stop_handler_outside_the_main_thread_ignores_signals():
