@@ -45,6 +45,9 @@ _ADOBE_RGB_CURVE: Curve = (563 / 256, 1, 0, 0, 0)
 _EXIF_INTEROPERABILITY, _INDEX, _ADOBE_RGB_INDEX = 0xA005, 1, "R03"
 """Tags of Exif by which cameras mark images in Adobe RGB (the optional file of DCF)."""
 
+_EXIF_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error)
+"""Exceptions that Pillow raises for malformed Exif data, which is frequent."""
+
 _SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _BT709_CURVE: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 _CURVE_BY_CODE: dict[int, Curve] = {
@@ -118,8 +121,8 @@ def _find_interoperability_index(image: PIL.Image.Image) -> str:
     try:
         exif.load(image.info.get("exif", b""))
         return str(exif.get_ifd(_EXIF_INTEROPERABILITY).get(_INDEX, ""))
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
-        return ""  # Exif data is often malformed.
+    except _EXIF_ERRORS:
+        return ""
 
 
 def _read_png(image: PIL.Image.Image, file: BinaryIO) -> None:

@@ -238,12 +238,36 @@ def test_ignored_signals_stay_ignored(number):
         signal.signal(number, before)
 
 
+STEPS_ON_A_TERMINAL = """
+import time
+from oneflow_jax import main
+from oneflow_jax.runtime import metric_writer, preemption
+
+def run(config):
+    progress = metric_writer.ProgressBar("training", 10_000)
+    with preemption.stop_handler() as stop:
+        for step in range(10_000):
+            progress.advance(step)
+            progress.report(step, f"loss {step}")
+            time.sleep(0.02)
+            if stop.is_due(step):
+                open("saved", "w").close()
+                stop.raise_if_made(step)
+
+main.run, main.parse_config = run, lambda arguments: None
+main.MODE = type("Mode", (), {"value": "export"})
+main.main()
+"""
+
+
 def test_a_closed_terminal_saves_and_exits(tmp_path):
-    """Check a run whose terminal disappears: its messages cannot be written any more."""
+    """Check a run whose terminal disappears, so that its messages cannot be written any more."""
     ours, terminal = pty.openpty()
-    arguments = [runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000"]
+    environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
     process = subprocess.Popen(
-        **runs.popen_kwargs(*arguments, f"--workdir={tmp_path / 'run'}"),
+        [sys.executable, "-c", STEPS_ON_A_TERMINAL],
+        env=environment,
+        cwd=tmp_path,
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -252,12 +276,11 @@ def test_a_closed_terminal_saves_and_exits(tmp_path):
     )
     os.close(terminal)
     output = b""
-    while b" 5/200" not in output:
+    while b"loss 3" not in output:
         output += os.read(ours, 4096)
     os.close(ours)
     assert process.wait(timeout=120) == 128 + signal.SIGHUP
-    (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
-    assert 5 <= step < 200
+    assert (tmp_path / "saved").exists()
 
 
 def test_stop_handler_outside_the_main_thread_ignores_signals():

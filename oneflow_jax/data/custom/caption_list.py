@@ -31,7 +31,7 @@ _CAPTION_NUMBER = re.compile(rf"((?:{_ENDINGS}))#\d+\s*", re.IGNORECASE)
 
 def find_delimiter(line: str) -> str:
     """Return the delimiter if the line names an image and then has a caption, otherwise ""."""
-    found = _NAME_FIRST.match(line)
+    found = _NAME_FIRST.match(line[:_MAX_LINE_BYTES])
     if found is None or found["rest"].lower().endswith(image_decode.EXTENSIONS):
         return ""
     return found["delimiter"]
