@@ -80,7 +80,8 @@ def update(
     """
     if not is_custom(config):
         return
-    if pathlib.Path(folder).resolve() == pathlib.Path(config.source.path).expanduser().resolve():
+    source = pathlib.Path(config.source.path).expanduser().resolve()
+    if config.source.get("format") != "tfds" and pathlib.Path(folder).resolve() == source:
         raise UserError(
             f"--workdir={folder}: this is also source.path, so the files of the run would be read "
             "as documents. Give another folder, such as --workdir=runs/own."

@@ -249,6 +249,7 @@ def run(config):
         for step in range(10_000):
             progress.advance(step)
             progress.report(step, f"loss {step}")
+            print("step", step)
             time.sleep(0.02)
             if stop.is_due(step):
                 open("saved", "w").close()
@@ -276,7 +277,7 @@ def test_a_closed_terminal_saves_and_exits(tmp_path):
     )
     os.close(terminal)
     output = b""
-    while b"loss 3" not in output:
+    while b"step 3" not in output:
         output += os.read(ours, 4096)
     os.close(ours)
     assert process.wait(timeout=120) == 128 + signal.SIGHUP

@@ -3,6 +3,7 @@
 key.png key.txt             an image and its text; also key.png.txt
 key.0.png key.1.png key.txt several images, in the order of their names
 images/key.png text/key.txt an image and its text in folders of these and similar names
+Key.PNG key.txt             names that differ in letter case
 key.json                    a record as in `record`, such as {"caption": ...}; {"image": "0.png"} of
                             a {"document": [...]} is the file `key.0.png`
 
@@ -94,11 +95,14 @@ def group_names(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _join_folders(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Join groups of images with groups of texts in sibling folders; see `IMAGE_FOLDERS`."""
+    """Join groups of images with groups of texts in sibling folders; see `IMAGE_FOLDERS`.
+
+    Groups whose keys differ only in letter case are joined, too: `Cat.PNG` and `cat.txt`.
+    """
     places: dict[str, list[str]] = {}
     for key, names in groups.items():
         if not (has_text(names) and _has_image(names)):
-            places.setdefault(_generalize(key), []).append(key)
+            places.setdefault(_generalize(key).lower(), []).append(key)
     joined = {}
     for keys in places.values():
         names = [name for key in keys for name in groups[key]]

@@ -343,6 +343,11 @@ PAIRS = {
         {"cat/a.png": RED, "dog/a.png": BLUE, "dog/a.txt": "a dog"},
         [["<red>"], ["<blue>", "a dog"]],
     ),
+    "names that differ in letter case": ({"Cat.PNG": RED, "cat.txt": "a cat"}, PAIR),
+    "two images whose names differ in letter case": (
+        {"A.png": RED, "a.png": BLUE, "a.txt": "a dog"},
+        [["<red>"], ["<blue>", "a dog"]],
+    ),
     "a folder of masks beside those of images and captions": (
         {"images/a.png": RED, "masks/a.png": BLUE, "captions/a.txt": "a cat"},
         [["<red>", "a cat"], ["<blue>"]],
