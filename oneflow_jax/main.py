@@ -206,6 +206,7 @@ def _output_folder(folder: epath.Path) -> epath.Path:
         return folder
     output = storage.resolve_path(OUTPUT.value, "--output")
     output.mkdir(parents=True, exist_ok=True)
+    storage.mark_folder(output)
     return output
 
 

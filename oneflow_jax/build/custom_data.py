@@ -81,6 +81,12 @@ def update(
     """
     if not is_custom(config):
         return
+    source = pathlib.Path(config.source.path).expanduser().resolve()
+    if config.source.get("format") != "tfds" and pathlib.Path(folder).resolve() == source:
+        raise UserError(
+            f"--workdir={folder}: this is also source.path, so the files of the run would be read "
+            "as documents. Give another folder, such as --workdir=runs/own."
+        )
     with distributed.primary_first():
         _OPENED.pop((prepare.parse_config(config.source), config.data.dir), None)
         prepared = open_prepared(config)
@@ -139,7 +145,10 @@ def _describe_changes(
     for folder in store.store_root(config.data.dir).glob(f"*_{before['fingerprint'][:16]}"):
         old = fingerprint.load(folder)
         if old is not None:
-            return f"files: {fingerprint.compare(old[1], prepared.records)}"
+            difference = fingerprint.compare(old[1], prepared.records)
+            if difference == fingerprint.Difference(0, 0, 0):
+                return "the same files, read by another version of the program or as other units"
+            return f"files: {difference}"
     return f"{before['files']:,} files then, {len(prepared.records):,} now"
 
 

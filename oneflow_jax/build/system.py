@@ -176,11 +176,13 @@ def system(
     init_from.validate(config, folder)
     mesh = _make_mesh(config, jax.devices())
     streams.check_divisible(config.batch_size, config.data.num_streams)
-    layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
-    built = _assemble(config, mesh, layout)
-    # Without this check, wrong settings of evaluation would raise errors only after training.
+    # Without these checks, errors would appear only after the data is prepared, or after training.
     evaluation.validate(config)
-    return built
+    make_loop_config(config)
+    if mode in ("train", "prepare"):
+        _assemble(config, mesh, data.abstract_layout(config))
+    layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
+    return _assemble(config, mesh, layout)
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
@@ -262,11 +264,12 @@ def _make_model(
 ) -> Model:
     sizes = config.model.to_dict()
     embed_width = sizes.pop("embed_width")
-    if sizes["head_width"] % 8 or sizes["heads"] % sizes["kv_heads"]:
-        raise UserError(
-            f"model: head_width={sizes['head_width']} must be a multiple of 8, and heads="
-            f"{sizes['heads']} must be a multiple of kv_heads={sizes['kv_heads']}."
-        )
+    for name, divisor in (("head_width", 8), ("heads", sizes["kv_heads"])):
+        if sizes[name] % divisor:
+            of = "" if name == "head_width" else "model.kv_heads="
+            raise UserError(
+                f"model.{name}={sizes[name]}: not a multiple of {of}{divisor}. Give a multiple."
+            )
     size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
     make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
     return make(

@@ -12,7 +12,7 @@ import numpy as np
 
 from oneflow_jax.build import paradigms
 from oneflow_jax.codecs.autoencoder.config import KINDS
-from oneflow_jax.data import overflow
+from oneflow_jax.data import overflow, prompt
 from oneflow_jax.errors import (
     INT32_MAX,
     UserError,
@@ -86,6 +86,15 @@ def text(field: str, value: object) -> None:
     """Check that a value is text."""
     if not isinstance(value, str):
         raise UserError(f"{field}={value!r}: not text. Give text.")
+
+
+def prompt_text(field: str, value: object) -> None:
+    """Check the syntax of a prompt, which would otherwise be read only after training."""
+    text(field, value)
+    try:
+        prompt.split(value)
+    except UserError as error:
+        raise UserError(f"{field}={value!r}: {error}") from error
 
 
 def path(field: str, value: object) -> None:
@@ -287,7 +296,7 @@ MODEL: dict[str, Check] = {
     "sampling.remask_prob": fraction(allow_one=False),
     "sampling.edit_start": INSIDE,
     "sampling.seed": SIZE_OR_0,
-    "sampling.prompts": items(text),
+    "sampling.prompts": items(prompt_text),
 }
 """Keys of document models."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 
-from oneflow_jax.data import png_colors
+from oneflow_jax.data import stated_colors
 
 CONVERTED = "color profile"
 UNUSABLE = "unusable color profile"
@@ -33,7 +33,7 @@ class UnknownRangeError(ValueError):
     """The values of black and white are unknown in an image of floats or 32-bit integers."""
 
 
-UNCONVERTIBLE = (UnknownRangeError, png_colors.UnknownColorsError)
+UNCONVERTIBLE = (UnknownRangeError, stated_colors.UnknownColorsError)
 """Exceptions for images that cannot be converted. Their messages say what to do."""
 
 Range = tuple[float, float]
@@ -63,8 +63,7 @@ def to_srgb(image: PIL.Image.Image, limits: Range | None) -> PIL.Image.Image:
     """Convert an image to sRGB, in mode RGB, or in mode RGBA if it has transparency.
 
     A color profile that is damaged or belongs to another kind of image is ignored. `check_profile`
-    reports such profiles. Colors that a PNG file states without a profile are converted as well;
-    see `png_colors`.
+    reports such profiles. A file without a profile may state its colors; see `stated_colors`.
 
     Args:
         image: the image.
@@ -99,7 +98,7 @@ def check_profile(
     Raises:
         UnknownColorsError: the image states colors that cannot be converted.
     """
-    profile = png_colors.find_profile(image)
+    profile = stated_colors.find_profile(image)
     if profile is None:
         return None
     space, transform = _make_transform(profile)
@@ -117,7 +116,7 @@ def _find_transform(
     """
     if check_profile(image) != CONVERTED:
         return None, ""
-    space, transform = _make_transform(png_colors.find_profile(image))
+    space, transform = _make_transform(stated_colors.find_profile(image))
     return transform, _MODES[space]
 
 

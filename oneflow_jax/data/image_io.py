@@ -10,7 +10,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
-from oneflow_jax.data import color_conversion, png_colors
+from oneflow_jax.data import color_conversion, stated_colors, unread_formats
 
 READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """Exceptions that Pillow raises when it decodes the pixels of a file."""
@@ -45,8 +45,16 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     except color_conversion.UNCONVERTIBLE as error:
         raise errors.UserError(f"image {str(path)!r}: {error}.") from error
     except READ_ERRORS as error:
+        if unread := unread_formats.recognize(_read_start(path), name):
+            message = f"image {str(path)!r}: {unread_formats.advise(unread)}."
+            raise errors.UserError(message) from error
         message = f"image {str(path)!r} cannot be read. Give a PNG, JPEG, WebP or GIF file"
         raise errors.UserError(f"{message} ({error})") from error
+
+
+def _read_start(path: pathlib.Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
 
 
 def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
@@ -56,7 +64,7 @@ def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels 
         READ_ERRORS: the image cannot be read, or has an unknown range of values or an unknown color
             space.
     """
-    png_colors.read_code_points(image)
+    stated_colors.read_statements(image)
     image.load()
     limits = color_conversion.read_range(image)
     upright = PIL.ImageOps.exif_transpose(image)

@@ -1,8 +1,13 @@
-"""Case folding and warnings for letters and words in prompts that the tokenizer does not know."""
+"""Case folding and warnings for letters and words in prompts that the tokenizer does not know.
+
+A word whose letters have no token is also read in the other canonical forms of Unicode: macOS
+writes an accent as a separate character, and most texts do not.
+"""
 
 import functools
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from rapidfuzz import fuzz, process
@@ -36,7 +41,7 @@ def encode_prompt(vocab: Vocab, text: str) -> list[int]:
 
 
 def fold_case(vocab: Vocab, text: str) -> str:
-    """Change the case of words that have letters without a token, and return the text."""
+    """Change the case or form of words that have letters without a token; return the text."""
     return "".join(
         part if part.isspace() else _fold_word(vocab, part) for part in re.split(r"(\s+)", text)
     )
@@ -47,7 +52,7 @@ def list_folded(vocab: Vocab, text: str) -> list[str]:
     changes = {
         before: after
         for before, after in zip(text.split(), fold_case(vocab, text).split(), strict=True)
-        if before != after
+        if _compose(before) != _compose(after)
     }
     if not changes:
         return []
@@ -116,16 +121,20 @@ def _texts(prompt: document.Document) -> Iterator[str]:
 
 
 def _fold_word(vocab: Vocab, word: str) -> str:
-    """Return the word in the first case in which all its letters have tokens.
+    """Return the word in the first form and case in which all its letters have tokens.
 
-    If there is no such case, change the case of single letters.
+    If there is no such form, change the case of single letters.
     """
-    if not vocab.missing_symbols(word):
-        return word
-    for variant in (word.lower(), word.casefold(), word.upper(), word.title()):
+    forms = tuple(dict.fromkeys((word, _compose(word), unicodedata.normalize("NFD", word))))
+    cases = (str, str.lower, str.casefold, str.upper, str.title)
+    for variant in (change(form) for change in cases for form in forms):
         if not vocab.missing_symbols(variant):
             return variant
     return "".join(_fold_letter(vocab, letter) for letter in word)
+
+
+def _compose(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _fold_letter(vocab: Vocab, letter: str) -> str:

@@ -25,7 +25,7 @@ StreamState = dict[str, Any] | None
 PREFETCH = 2
 """Number of batches that are put on the devices ahead of time."""
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that a terminal or a service manager sends to a process and all of its workers."""
 
 PARENT_CHECK_INTERVAL_S = 1.0

@@ -1,5 +1,6 @@
 """Logging, metric files and progress bars."""
 
+import contextlib
 import json
 import logging
 import math
@@ -149,12 +150,14 @@ class ProgressBar:
 
     def advance(self, done: int) -> None:
         """Set the number of finished units."""
-        self._bar.update(done - self._bar.n if self._live else 0)
+        with contextlib.suppress(OSError):  # The terminal has been closed.
+            self._bar.update(done - self._bar.n if self._live else 0)
 
     def report(self, done: int, text: str) -> None:
         """Show a text after the live bar; without a terminal, log the text and the time left."""
         if self._live:
-            self._bar.set_postfix_str(text)
+            with contextlib.suppress(OSError):
+                self._bar.set_postfix_str(text)
             return
         elapsed = time.monotonic() - self._start_time
         left = elapsed / max(1, done - self._start) * (self._total - done)
@@ -164,7 +167,8 @@ class ProgressBar:
 
     def close(self) -> None:
         """Close the bar; it stays visible."""
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
 
 def _format_duration(seconds: float) -> str:

@@ -1,11 +1,14 @@
-"""Graceful stops: on SIGTERM or Ctrl-C, finish the step, save a checkpoint and exit.
+"""Graceful stops: on SIGTERM, SIGHUP or Ctrl-C, finish the step, save a checkpoint and exit.
 
-Clouds send SIGTERM about 30 seconds before they take a machine away. The exit code is 128 plus the
-number of the signal: 143 for SIGTERM, and 130 for Ctrl-C (SIGINT).
+Clouds send SIGTERM about 30 seconds before they take a machine away, and the system sends SIGHUP
+when a terminal is closed or a connection by SSH ends. The exit code is 128 plus the number of the
+signal: 143 for SIGTERM, 129 for SIGHUP, and 130 for Ctrl-C (SIGINT).
 """
 
 import contextlib
 import logging
+import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,7 +19,11 @@ from jax.experimental import multihost_utils
 
 from oneflow_jax.errors import Preempted
 
-_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+_NAMES = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP (its terminal was closed)",
+    signal.SIGINT: "Ctrl-C",
+}
 
 
 class StopRequest:
@@ -55,6 +62,8 @@ class StopRequest:
                 "Ctrl-C: the run finishes its step and saves a checkpoint. Press Ctrl-C again to "
                 "stop at once, without saving."
             )
+        if number == signal.SIGHUP:
+            _replace_closed_streams()
         self.signal_number = self.signal_number or signal.Signals(number)
         if self._multi_process:
             signal.raise_signal(signal.SIGTERM)  # JAX's handler informs the other processes.
@@ -73,9 +82,20 @@ class StopRequest:
             )
 
 
+def _replace_closed_streams() -> None:
+    """Discard all further output to a terminal that was closed, since writing would fail."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)  # Only errors are polled.
+    for stream, event in poll.poll(0):
+        if event & (select.POLLHUP | select.POLLERR):
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), stream)
+
+
 @contextlib.contextmanager
 def stop_handler() -> Iterator[StopRequest]:
-    """Convert SIGTERM and Ctrl-C in a `with` block to a stop request that the block can read.
+    """Convert SIGTERM, SIGHUP and Ctrl-C in a `with` block to a stop request that it can read.
 
     Signals are not converted if the block runs outside of the main thread, where Python cannot
     install handlers. A signal that was ignored when the program started stays ignored.
@@ -85,7 +105,7 @@ def stop_handler() -> Iterator[StopRequest]:
         yield request
         return
     # With several processes, JAX handles SIGTERM.
-    handled = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+    handled = [each for each in _NAMES if each != signal.SIGTERM or jax.process_count() == 1]
     before = {
         number: signal.signal(number, request.receive)
         for number in handled

@@ -54,6 +54,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
         except filelock.Timeout as error:
             raise _in_use(workdir) from error
         with acquired:
+            storage.mark_folder(workdir)
             yield
 
 

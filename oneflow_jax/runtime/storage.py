@@ -11,9 +11,11 @@ process that trains in a folder.
 | TENSORSTORE_GCS_HTTP_URL | server that replaces Google's for the arrays of checkpoints       |
 """
 
+import contextlib
 import fnmatch
 import importlib.util
 import os
+import pathlib
 import platform
 import shutil
 import tempfile
@@ -29,6 +31,9 @@ from oneflow_jax.runtime import distributed
 
 _BUCKET_ROOTS = ("gs", "s3", "az", "hf")
 """Folders such as /gs, in which epath expects buckets."""
+
+MARKER = ".oneflow_jax"
+"""Empty file in local folders that the program writes to; see `mark_folder`."""
 
 LEASE_FILE = "owner.txt"
 """Object with the name of the process that most recently started to train in a remote folder."""
@@ -138,6 +143,20 @@ def check_shared(folder: epath.Path, field: str) -> None:
             "file system.",
             in_all_processes=True,
         )
+
+
+def mark_folder(folder: str | os.PathLike[str], *, is_ours: bool = False) -> None:
+    """Mark a local folder that this program creates or, if `is_ours`, that it created earlier.
+
+    The readers of custom data skip marked folders inside of `source.path`. Otherwise they would
+    read the files of a run as documents. A folder that has other files may be the user's, so it is
+    not marked. Neither is a folder that is not writable.
+    """
+    if is_remote(folder):
+        return
+    with contextlib.suppress(OSError):
+        if is_ours or {*os.listdir(folder)} <= {".lock", MARKER}:
+            pathlib.Path(folder, MARKER).touch()
 
 
 def require_local(path: str, field: str) -> None:

@@ -74,9 +74,13 @@ def export(
                 f"{run_dir}: the parameter {name} has values that float16 cannot represent."
             )
     output.mkdir(parents=True, exist_ok=True)
+    if workdir.is_export(output) and (output / workdir.CODEC).exists():
+        (output / workdir.CODEC).rmtree()
     for name in (workdir.TOKENIZER, workdir.LATENTS):
         if (run_dir / name).exists():
             workdir.write_atomically(output / name, (run_dir / name).read_bytes())
+        else:
+            (output / name).unlink(missing_ok=True)
     if autoencoder is not None:
         autoencoder.save(output / workdir.CODEC)
     workdir.save_config(output, config)

@@ -11,7 +11,7 @@ from etils import epath
 from configs import common, own
 from oneflow_jax.build import custom_data, data, stale_data
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
-from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom import manifest, prepare
 from oneflow_jax.data.document import EncodedImage
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
@@ -185,6 +185,35 @@ def test_moved_source_with_equal_files_is_accepted(tmp_path, change):
     (tmp_path / "moved" / f"{min(source.colors)}.txt").write_text("changed")
     with pytest.raises(UserError, match="0 new, 1 changed, 0 gone"):
         start(config, run)
+
+
+def test_a_link_that_leads_to_other_data_is_noticed(tmp_path):
+    first = ChangingSource(tmp_path / "v1", seed=5)
+    second = ChangingSource(tmp_path / "v2", seed=6)
+    link = tmp_path / "latest"
+    link.symlink_to(first.folder)
+    config = make_config(tmp_path, link)
+    assert read_trained_on(config, start(config, tmp_path / "run")) == first.expected()
+    link.unlink()
+    link.symlink_to(second.folder)
+    assert read_trained_on(config, start(config, tmp_path / "run")) == second.expected()
+    pretend_training(tmp_path / "run")
+    link.unlink()
+    link.symlink_to(first.folder)
+    with pytest.raises(UserError, match=r"was trained on other data.*--accept_changed_data"):
+        start(config, tmp_path / "run")
+
+
+def test_a_run_of_an_earlier_version_says_that_the_files_are_the_same(tmp_path, monkeypatch):
+    source = ChangingSource(tmp_path / "source", seed=8)
+    config = make_config(tmp_path, source.folder)
+    monkeypatch.setattr(manifest, "VERSION", manifest.VERSION - 1)
+    start(config, tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare, "_run_workers", prepare_here)
+    pretend_training(tmp_path / "run")
+    with pytest.raises(UserError, match=r"the same files, read by another version.*Give --accept"):
+        start(config, tmp_path / "run")
 
 
 def test_run_without_recorded_data_logs_a_warning(tmp_path, caplog):

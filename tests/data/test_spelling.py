@@ -42,6 +42,29 @@ def test_case_folding_follows_unicode(corpus, text, read):
     assert tokenizer.decode(spelling.encode_prompt(tokenizer, text)) == read
 
 
+@pytest.mark.parametrize(
+    ("corpus", "text", "read"),
+    [
+        ("un caf\u00e9", "un cafe\u0301", "un caf\u00e9"),  # typed on macOS
+        ("un cafe\u0301", "un caf\u00e9", "un cafe\u0301"),
+        ("une \u00e9cole", "Une E\u0301COLE", "une \u00e9cole"),
+        ("\ud55c\uae00", "\u1112\u1161\u11ab\u1100\u1173\u11af", "\ud55c\uae00"),  # Hangul
+        ("10 \u00c5", "10 \u212b", "10 \u00c5"),  # ANGSTROM SIGN
+    ],
+)
+def test_canonical_forms_of_unicode_are_the_same_text(corpus, text, read):
+    tokenizer = vocab.train_sentencepiece([corpus] * 5, 200)
+    assert tokenizer.decode(spelling.encode_prompt(tokenizer, text)) == read
+    equal_case = corpus if text[0] == corpus[0] else corpus.upper()
+    assert bool(spelling.list_folded(tokenizer, text)) == (equal_case != corpus)
+
+
+def test_a_known_form_is_kept():
+    tokenizer = vocab.train_sentencepiece(["caf\u00e9 cafe\u0301"] * 5, 200)
+    for text in ("caf\u00e9", "cafe\u0301"):
+        assert tokenizer.decode(spelling.encode_prompt(tokenizer, text)) == text
+
+
 def test_known_letters_are_not_folded():
     tokenizer = vocab.train_sentencepiece(["A cat and a Dog"] * 5, 200)
     assert tokenizer.decode(spelling.encode_prompt(tokenizer, "A Dog")) == "A Dog"

@@ -1,10 +1,13 @@
 """Tests of SIGTERM and Ctrl-C: the run saves and exits, and the same command resumes it."""
 
+import fcntl
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -205,7 +208,7 @@ def test_a_second_ctrl_c_stops_at_once():
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_handlers_are_restored(number):
     before = signal.getsignal(number)
     with preemption.stop_handler() as stop:
@@ -224,14 +227,61 @@ def test_second_interrupt_raises_keyboard_interrupt():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_ignored_ctrl_c_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # The latter as by nohup.
+def test_ignored_signals_stay_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with preemption.stop_handler() as stop:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             assert not stop.is_due(1)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+STEPS_ON_A_TERMINAL = """
+import time
+from oneflow_jax import main
+from oneflow_jax.runtime import metric_writer, preemption
+
+def run(config):
+    progress = metric_writer.ProgressBar("training", 10_000)
+    with preemption.stop_handler() as stop:
+        for step in range(10_000):
+            progress.advance(step)
+            progress.report(step, f"loss {step}")
+            print("step", step)
+            time.sleep(0.02)
+            if stop.is_due(step):
+                open("saved", "w").close()
+                stop.raise_if_made(step)
+
+main.run, main.parse_config = run, lambda arguments: None
+main.MODE = type("Mode", (), {"value": "export"})
+main.main()
+"""
+
+
+def test_a_closed_terminal_saves_and_exits(tmp_path):
+    """Check a run whose terminal disappears, so that its messages cannot be written any more."""
+    ours, terminal = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STEPS_ON_A_TERMINAL],
+        env=environment,
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    output = b""
+    while b"step 3" not in output:
+        output += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=120) == 128 + signal.SIGHUP
+    assert (tmp_path / "saved").exists()
 
 
 def test_stop_handler_outside_the_main_thread_ignores_signals():

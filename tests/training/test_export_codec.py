@@ -90,6 +90,29 @@ def test_an_export_without_its_autoencoder_says_what_is_missing(exported):
         data.make_layout(workdir.load_config(output), output)
 
 
+def test_a_later_export_replaces_all_files_of_an_earlier_one(exported, tmp_path):
+    _, output = exported
+    config = runs.make_config(source__name="toy", data__dir=str(tmp_path / "data"))
+    run = epath.Path(tmp_path / "pixels")
+    run.mkdir()
+    (run / workdir.TOKENIZER).write_bytes(b"another")
+    export.export(config, run, output, None)
+    assert sorted(path.name for path in output.iterdir()) == [
+        "config.json", "tokenizer.model", "weights.safetensors",
+    ]  # fmt: skip
+    assert "path" not in workdir.load_config(output).codec
+
+
+def test_an_export_deletes_nothing_of_a_folder_that_is_not_an_export(exported, tmp_path):
+    _, output = exported
+    (output / workdir.WEIGHTS).unlink()
+    (output / workdir.CODEC / "notes.txt").write_text("of the user")
+    run = epath.Path(tmp_path / "pixels")
+    run.mkdir()
+    export.export(runs.make_config(), run, output, None)
+    assert (output / workdir.CODEC / "notes.txt").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_an_export_generates_a_document_with_an_image(kind, tmp_path, monkeypatch):

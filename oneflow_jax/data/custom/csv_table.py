@@ -1,4 +1,4 @@
-"""Reader of CSV and TSV files with a header: one document per row, images in separate files."""
+"""Reader of CSV and TSV files and lists of captions: one document per row, images in files."""
 
 import csv
 import io
@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from oneflow_jax.data.custom import image_value, record, record_document
+from oneflow_jax import errors
+from oneflow_jax.data.custom import caption_list, image_value, record, record_document
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit, list_file_units
+from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
 
 EXTENSIONS = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
@@ -18,11 +19,18 @@ MAX_CELL_CHARACTERS = 64 * 2**20
 
 
 class CsvReader:
-    """Reader of CSV and TSV files."""
+    """Reader of CSV and TSV files, and of lists of captions."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
         """List one unit per file."""
-        return list_file_units(settings, EXTENSIONS)
+        lists = caption_list.find_lists(settings.folder, settings.list_files(("",)))
+        files = sorted({*settings.list_files(EXTENSIONS), *lists})
+        if not files:
+            raise errors.UserError(
+                f"source.path={settings.path}: no {' or '.join(EXTENSIONS)} file and no list of "
+                "captions found"
+            )
+        return [WorkUnit((name,)) for name in files]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per row."""
@@ -56,7 +64,7 @@ def _open_table(
     file: Any,  # noqa: ANN401 - a file
     name: str,
 ) -> tuple[list[str], Iterator[list[str]]]:
-    """Read the header; return the names of the columns and an iterator over the other rows.
+    """Return the names of the columns and an iterator over the rows after the header, if any.
 
     Raises:
         DataError: the header is malformed.
@@ -71,6 +79,10 @@ def _open_table(
     )
     pieces = iter(lambda: text.readline(MAX_CELL_CHARACTERS), "")
     first = next(pieces, "")
+    if in_list := caption_list.find_delimiter(first):
+        rows = caption_list.iter_rows(itertools.chain([first], pieces), in_list)
+        row = next(rows)
+        return caption_list.name_columns(len(row)), itertools.chain([row], rows)
     delimiter = max(DELIMITERS, key=first.count)
     rows = csv.reader(itertools.chain([first], pieces), delimiter=delimiter)
     try:

@@ -24,9 +24,10 @@ DROP_REASONS = {
     "empty picture": "a file of 0 bytes, or an image of height or width 0",
     "too large": "more than 256 MiB (a page: 16 MiB), or more than source.max_megapixels",
     "not a picture": "not an image of a supported format, regardless of its extension",
+    "unread format": "HEIC, JPEG XL, SVG or another format that must be converted first",
     "damaged picture": "truncated or corrupt",
     "no range of values": "floats or 32-bit integers whose values of black and white are unknown",
-    "unknown colors": "a PNG file with colors that cannot be converted to sRGB, such as PQ",
+    "unknown colors": "a file of a color space that cannot be converted to sRGB, such as PQ",
     # Reasons to drop a text.
     "not words": "a value that is not a string where text is expected",
     "blank words": "only white space or control characters",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from oneflow_jax import errors
 from oneflow_jax.data.custom import (
+    caption_list,
     csv_table,
     image_decode,
     json_file,
@@ -118,8 +119,9 @@ def _check_snapshots(settings: Settings) -> None:
 def _count_formats(settings: Settings) -> Mapping[str, int]:
     """Count the files of each format in which the folder can be read.
 
-    Readme and license files do not count. CSV and JSON files count only if the folder has no file
-    of another format, and fewer than half of the images have a text file of the same name.
+    Readme and license files do not count. CSV and JSON files and lists of captions count only if
+    the folder has no file of another format, and fewer than half of the images have a text file of
+    the same name.
     """
     # The empty extension matches all files of a folder, and also a single file.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]
@@ -145,6 +147,7 @@ def _count_formats(settings: Settings) -> Mapping[str, int]:
         )
         if name.lower().endswith(ending)
     )
+    tables.update(dict.fromkeys(caption_list.find_lists(settings.folder, names), "csv").values())
     return tables or ({"pairs": len(groups)} if images else {})
 
 

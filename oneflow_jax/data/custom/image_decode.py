@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from oneflow_jax.data import color_conversion, image_io, png_colors
+from oneflow_jax.data import color_conversion, image_io, stated_colors, unread_formats
 from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
@@ -24,7 +24,12 @@ FORMATS = {
 """Supported formats and their extensions. Pillow's other formats are disabled, because Pillow would
 start another program to decode one of them (EPS)."""
 
-EXTENSIONS = tuple(ending for endings in FORMATS.values() for ending in endings)
+EXTENSIONS = tuple(
+    ending
+    for endings in (*FORMATS.values(), *unread_formats.EXTENSIONS.values())
+    for ending in endings
+)
+"""Extensions of images, including formats that are not supported, so that none is overlooked."""
 
 _DEEP_MODES = ("I", "F")
 
@@ -53,9 +58,11 @@ def decode_image(
             raise
         except color_conversion.UnknownRangeError as error:
             raise DataError("no range of values", str(error)) from error
-        except png_colors.UnknownColorsError as error:
+        except stated_colors.UnknownColorsError as error:
             raise DataError("unknown colors", str(error)) from error
         except PIL.UnidentifiedImageError as error:
+            if unread := unread_formats.recognize(data, name):
+                raise DataError("unread format", unread_formats.advise(unread)) from error
             raise DataError("not a picture", repr(data[:16])) from error
         except PIL.Image.DecompressionBombError as error:
             raise DataError("too large", str(error)) from error
@@ -67,6 +74,7 @@ def _decode(
     data: bytes, name: str, pixels: int, max_megapixels: float
 ) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], set[str]]:
     with PIL.Image.open(io.BytesIO(data), formats=list(FORMATS)) as picture:
+        _check_camera(picture, name)
         width, height = picture.size
         if not width * height:
             raise DataError("empty picture", f"{width} x {height}")
@@ -93,3 +101,15 @@ def _decode(
             # Decode at a reduced size that is still at least twice the size of the result.
             picture.draft(None, (2 * pixels, 2 * pixels))
         return image_io.to_square(picture, pixels), repairs
+
+
+def _check_camera(picture: PIL.Image.Image, name: str) -> None:
+    """Check that a TIFF file is not of a camera, since Pillow would read only its thumbnail.
+
+    Raises:
+        DataError: the file is in a format of cameras.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    raw = name.lower().endswith(unread_formats.EXTENSIONS["camera raw"])
+    if tags and (raw or unread_formats.DNG_TAG in tags):
+        raise DataError("unread format", unread_formats.advise("camera raw"))

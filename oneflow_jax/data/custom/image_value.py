@@ -10,8 +10,11 @@ from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import RawImage, Settings, locate_image
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
-IMAGE_FOLDERS = ("", "images")
-"""Subfolders in which `make_locator` searches for an image."""
+IMAGE_FOLDERS = (
+    *("", "images", "Images", "image", "img", "imgs", "photos", "pictures"),
+    *("Flicker8k_Dataset", "flickr30k-images", "flickr30k_images"),
+)
+"""Subfolders in which `make_locator` searches for an image, in this order."""
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=-]+)*;base64,", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0AK", "Qk")

@@ -4,7 +4,7 @@
 {"images": [...], "annotations": [{"image_id": 7, "caption": "a cat"}]}     COCO captions
 {"images": [{"filename": ..., "sentences": [{"raw": "a cat"}]}]}       Karpathy's splits
 {"data": [...]}                             records under the only key that has a list of objects
-{"cat.png": "a cat"}                        captions by file name
+{"cat.png": "a cat"}                        captions, or their fields, by file name
 """
 
 import json
@@ -101,14 +101,18 @@ def _list_records(name: str, data: Any) -> Records:  # noqa: ANN401 - any JSON v
     if len(lists) == 1:
         return data[lists[0]], [key for key in data if key != lists[0]]
     if data and all(str(key).lower().endswith(image_decode.EXTENSIONS) for key in data):
-        return [
-            {"image": key, "captions" if isinstance(value, list) else "caption": value}
-            for key, value in data.items()
-        ], []
+        return [_name_image(key, value) for key, value in data.items()], []
     if lists:
         message = f"{name}: several keys have lists of records: {', '.join(lists)}"
         raise DataError("unknown layout", message)
     return [data], []
+
+
+def _name_image(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+    """Return the record of an image and its caption, its list of captions, or its fields."""
+    if isinstance(value, Mapping):
+        return {"image": name} | {key: each for key, each in value.items() if key != "image"}
+    return {"image": name, "captions" if isinstance(value, list) else "caption": value}
 
 
 def _is_list_of_objects(value: object) -> bool:

@@ -25,6 +25,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         _describe_contents(stats),
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
+        describe_unread(stats),
         *(_describe_note(note, count, stats) for note, count in stats.notes.most_common()),
         _list_counts(stats.unused, "Unused fields, with the number of documents that have each"),
         _list_counts(stats.unused_files, "Files that were not used"),
@@ -72,6 +73,17 @@ def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
         f"{longer:,} of {train['documents']:,} training documents are longer than "
         f"data.sequence_length={slot_usage['data.sequence_length']} and are {done}. Raise "
         "data.sequence_length to keep them whole."
+    )
+
+
+def describe_unread(stats: DatasetStats) -> str:
+    """Return a notice about images of formats that are not read, and otherwise ""."""
+    count = stats.lost["unread format"]
+    if not count:
+        return ""
+    return (
+        f"{count:,} images have a format that is not read, such as "
+        f"{stats.places['unread format'][0]}."
     )
 
 

@@ -2,6 +2,8 @@
 
 key.png key.txt             an image and its text; also key.png.txt
 key.0.png key.1.png key.txt several images, in the order of their names
+images/key.png text/key.txt an image and its text in folders of these and similar names
+Key.PNG key.txt             names that differ in letter case
 key.json                    a record as in the module `record`, such as {"caption": ...}. Within a
                             {"document": [...]}, {"image": "0.png"} means the file `key.0.png`.
 
@@ -30,6 +32,10 @@ from oneflow_jax.data.custom.reader import (
 TEXT_EXTENSIONS = (".txt", ".text", ".caption")
 JSON_EXTENSION = ".json"
 EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpg", "jpeg", "png", "JPEGImages")
+TEXT_FOLDERS = ("texts", "text", "txt", "captions", "caption", "prompts", "descriptions")
+"""Names of sibling folders whose files are grouped by name if one has images and one has texts."""
 
 DOCUMENTS_PER_UNIT = 256
 """Average number of documents in a work unit."""
@@ -85,7 +91,31 @@ def group_names(names: Sequence[str]) -> dict[str, list[str]]:
         else:
             key = _find_prefix(_stem(name), texts)
         groups.setdefault(key, []).append(name)
-    return {key: sorted(members) for key, members in groups.items()}
+    return {key: sorted(members) for key, members in _join_folders(groups).items()}
+
+
+def _join_folders(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Join groups of images with groups of texts in sibling folders; see `IMAGE_FOLDERS`.
+
+    Groups whose keys differ only in letter case are joined, too: `Cat.PNG` and `cat.txt`.
+    """
+    places: dict[str, list[str]] = {}
+    for key, names in groups.items():
+        if not (has_text(names) and _has_image(names)):
+            places.setdefault(_generalize(key).lower(), []).append(key)
+    joined = {}
+    for keys in places.values():
+        names = [name for key in keys for name in groups[key]]
+        if has_text(names) and _has_image(names):
+            joined |= dict.fromkeys(keys, (keys[0], names))
+    return dict(joined.get(key, (key, names)) for key, names in groups.items())
+
+
+def _generalize(key: str) -> str:
+    """Return a key without the names of folders of images and texts."""
+    folder, base = posixpath.split(key)
+    known = {name.lower() for name in (*IMAGE_FOLDERS, *TEXT_FOLDERS)}
+    return posixpath.join(*(n for n in folder.split("/") if n.lower() not in known), base)
 
 
 def _text_stem(name: str, images: Mapping[str, str]) -> str:
@@ -116,6 +146,10 @@ def _find_prefix(stem: str, anchors: Container[str]) -> str:
 def has_text(names: Sequence[str]) -> bool:
     """Return whether one of the files is a text or JSON file."""
     return any(_has_ending(name, (*TEXT_EXTENSIONS, JSON_EXTENSION)) for name in names)
+
+
+def _has_image(names: Sequence[str]) -> bool:
+    return any(_has_ending(name, image_decode.EXTENSIONS) for name in names)
 
 
 def _stem(name: str) -> str:
@@ -262,7 +296,7 @@ class PairsReader:
         folder = settings.folder
 
         def member(key: str, name: str) -> GroupMember:
-            suffix = name[len(key) :].lower()
+            suffix = posixpath.basename(name)[len(posixpath.basename(key)) :].lower()
             return GroupMember(name, suffix, lambda: folder.read_bytes(name, MAX_FILE_BYTES))
 
         for key, names in group_names(unit.files).items():

@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 import tensorflow_datasets as tfds
 
 from oneflow_jax.data import records, sources
-from oneflow_jax.data.custom import fingerprint, formats, reuse, store, unused_files, worker_pool
+from oneflow_jax.data.custom import (
+    fingerprint,
+    formats,
+    notices,
+    reuse,
+    store,
+    unused_files,
+    worker_pool,
+)
 from oneflow_jax.data.custom import manifest as manifest_lib
 from oneflow_jax.data.custom.fingerprint import SourceChanged, SourceFiles
 from oneflow_jax.data.custom.manifest import Manifest
@@ -20,7 +28,7 @@ from oneflow_jax.data.custom.reader import Settings, WorkUnit
 from oneflow_jax.data.custom.sandbox import FileStat
 from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.errors import UserError, check_at_least, check_one_of
-from oneflow_jax.runtime import metric_writer
+from oneflow_jax.runtime import metric_writer, storage
 
 MAX_ATTEMPTS = 3
 """Maximum number of attempts to prepare data if files change during the preparation."""
@@ -59,7 +67,9 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
         UserError: the split does not exist.
     """
     check_one_of("data set 'own': split", split, manifest_lib.SPLITS)
-    return sources.RecordSource(tfds.builder_from_directory(folder).as_data_source(split))
+    return sources.RecordSource(
+        tfds.builder_from_directory(storage.escape_local(str(folder))).as_data_source(split)
+    )
 
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
@@ -94,6 +104,7 @@ def prepare(
     """
     check_at_least("data.num_prepare_workers", num_workers, 1)
     entry = open_entry(settings, data_dir)
+    _mark(entry)
     for _ in range(MAX_ATTEMPTS):
         try:
             return _update(entry, num_workers, command)
@@ -103,6 +114,22 @@ def prepare(
         f"source.path={settings.path}: files change while they are read. Run the same command "
         "again when nothing writes to them."
     )
+
+
+def _mark(entry: store.SourceEntry) -> None:
+    """Mark the folder of prepared data sets, so that a source around it does not read it.
+
+    Raises:
+        UserError: it is the folder of the source.
+    """
+    folder = entry.root.parent
+    if folder.resolve() == pathlib.Path(entry.settings.path):
+        raise UserError(
+            f"data.dir={folder}: this is also source.path, so the prepared data would be read as "
+            "documents. Give another folder for data.dir."
+        )
+    if entry.root.is_dir():
+        storage.mark_folder(folder, is_ours=True)
 
 
 def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) -> pathlib.Path:
@@ -179,8 +206,8 @@ def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> 
         logging.info("source.path=%s has changed. Its data is brought up to date.", path)
     for folder in store.list_outdated(entry.root, path):
         logging.warning(
-            "%s was prepared by an earlier version, which did not record the source files. This "
-            "folder is not used. The data is prepared again.",
+            "%s was prepared by an earlier version of the program. This folder is not used. The "
+            "data is prepared again.",
             folder,
         )
 
@@ -266,8 +293,9 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
         raise UserError(
             f"source.path={manifest.settings.path}: {total.documents.total()} documents, none of "
             f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="
-            f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}). Give more "
-            "documents, or another fraction."
+            f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}"
+            f"{_describe_left_out(manifest.settings, total)}). "
+            f"{notices.describe_unread(total) or 'Give more documents, or another fraction.'}"
         )
     infos = [
         tfds.core.SplitInfo(
@@ -292,3 +320,10 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
         check_data=False,
     )
     manifest_lib.write_json(manifest.folder / manifest_lib.COMPLETE_FILE, total.to_dict())
+
+
+def _describe_left_out(settings: Settings, stats: DatasetStats) -> str:
+    """Return a clause that names what `source.columns` leaves out; "" if it leaves out nothing."""
+    if not settings.columns or not stats.unused:
+        return ""
+    return f"; source.columns={settings.columns} leaves out {', '.join(sorted(stats.unused))}"

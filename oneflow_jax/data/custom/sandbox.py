@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.runtime import storage
 
 FileStat = tuple[int, int, int, int]
 """Size in bytes, modification time and status change time in ns, and inode of a file.
@@ -21,7 +22,16 @@ Any write to the file changes at least one of them.
 
 # Not every name with a colon is a URL: "cat:1.png" is a file.
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|//|(?:about|blob|cid|data|file|javascript|mailto):", re.I)
+_FILES_OF_OWN_FOLDERS = (
+    ("config.json", "tokenizer.model", ".lock"),
+    ("config.json", "tokenizer.model", "weights.safetensors"),
+)
+"""Files of runs that earlier versions wrote, and of exports."""
+
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
+
+OWN_FOLDER = "run or prepared data"
+"""Reason for not reading a folder that this program writes to."""
 
 LINK_OUT = "link that leads out of the folder"
 """Reason for not reading a link whose target is outside the folder."""
@@ -82,16 +92,20 @@ class SandboxedFolder:
     def walk(self) -> Iterator[tuple[str, str]]:
         """Yield the relative path of each file and the reason why it cannot be read, if any.
 
-        A hidden folder is one entry, and so is a link to a folder.
+        A hidden folder is one entry, and so are a link to a folder and a folder of this program.
         """
         for folder, folders, names in os.walk(self.root, followlinks=False):
             base = os.path.relpath(folder, self.root)
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             hidden = [name for name in folders if name.startswith(".")]
-            for name in dict.fromkeys([*names, *links, *hidden]):
+            marked = [name for name in folders if _is_marked(os.path.join(folder, name))]
+            for name in dict.fromkeys([*names, *links, *hidden, *marked]):
                 path = os.path.normpath(os.path.join(base, name))
-                yield path, "hidden" if name.startswith(".") else self._find_obstacle(path)
-            folders[:] = [name for name in folders if not name.startswith(".")]
+                if name in marked:
+                    yield path, OWN_FOLDER
+                else:
+                    yield path, "hidden" if name.startswith(".") else self._find_obstacle(path)
+            folders[:] = [name for name in folders if name not in {*hidden, *marked}]
 
     def _find_obstacle(self, path: str) -> str:
         """Return the reason why a file cannot be read, or "" if it can."""
@@ -203,6 +217,14 @@ class SandboxedFolder:
         if len(data) > max_bytes:
             raise DataError("too large", f"{str(path)[:60]}: more than {max_bytes:,} bytes")
         return data
+
+
+def _is_marked(folder: str) -> bool:
+    """Return whether a folder is of this program: a run, an export, samples or prepared data."""
+    return any(
+        all(os.path.lexists(os.path.join(folder, name)) for name in names)
+        for names in ((storage.MARKER,), *_FILES_OF_OWN_FOLDERS)
+    )
 
 
 def _find_blobs(root: pathlib.Path) -> Iterator[pathlib.Path]:

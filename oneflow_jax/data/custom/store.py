@@ -19,6 +19,7 @@ from oneflow_jax.data.custom import fingerprint, manifest
 from oneflow_jax.data.custom.fingerprint import FileRecord
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings
+from oneflow_jax.runtime import storage
 
 PARTIAL = ".partial"
 MAX_NAME_LENGTH = 50
@@ -115,7 +116,9 @@ class SourceEntry:
     @contextlib.contextmanager
     def lock(self) -> Iterator[int]:
         """Lock the source. Processes that inherit the descriptor hold the lock until they end."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        storage.mark_folder(self.root.parent)
+        self.root.mkdir(exist_ok=True)
         with (self.root / f"{self._name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield lock.fileno()

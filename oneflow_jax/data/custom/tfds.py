@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from oneflow_jax import errors
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings, WorkUnit
+from oneflow_jax.runtime import storage
 
 INFO_FILE = "dataset_info.json"
 
@@ -77,7 +78,8 @@ def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:
     path = pathlib.Path(settings.path).expanduser()
     if path.exists():
         try:
-            return tfds.builder_from_directory(path)
+            # TFDS reads a local path such as /gs/x as that of a bucket.
+            return tfds.builder_from_directory(storage.escape_local(str(path)))
         except (FileNotFoundError, ValueError, OSError) as error:
             raise errors.UserError(
                 f"source.path={settings.path} is not a data set prepared by TFDS: {error}"

@@ -1,11 +1,24 @@
-"""Reader of a folder of HTML or Markdown pages with images; each page is one document."""
+"""Reader of a folder of HTML or Markdown pages with images; each page is one document.
+
+If a page names no image, the images of its name beside it come first: `cat.png` with `cat.md`.
+Fields in the front matter of a Markdown page are text or an image only if the page has none.
+"""
 
 import codecs
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from oneflow_jax import errors
-from oneflow_jax.data.custom import html_text, image_value, packages
+from oneflow_jax.data.custom import (
+    front_matter,
+    html_text,
+    image_decode,
+    image_value,
+    packages,
+    record,
+)
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import (
     RawDocument,
@@ -54,14 +67,24 @@ class WebPagesReader:
             )
         if any(name.lower().endswith(MARKDOWN_EXTENSIONS) for name in files):
             packages.require("markdown_it", "markdown-it-py", "pages")
-        return [WorkUnit(tuple(chunk)) for chunk in chunk_stably(files, PAGES_PER_UNIT)]
+        images: dict[str, list[str]] = {}
+        for name in settings.folder.list_files(image_decode.EXTENSIONS):
+            images.setdefault(posixpath.splitext(name)[0], []).append(name)
+        return [
+            WorkUnit(tuple(file for page in chunk for file in (page, *_find_beside(page, images))))
+            for chunk in chunk_stably(files, PAGES_PER_UNIT)
+        ]
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
         """Yield one document per page."""
         folder = settings.folder
-        for name in unit.files:
+        pages = [name for name in unit.files if name.lower().endswith(EXTENSIONS)]
+        images: dict[str, list[str]] = {}
+        for name in set(unit.files).difference(pages):
+            images.setdefault(posixpath.splitext(name)[0], []).append(name)
+        for name in pages:
             try:
-                yield RawDocument(name, tuple(_to_parts(folder, name)))
+                yield _make_document(folder, name, _find_beside(name, images))
             except DataError as fault:
                 yield RawDocument(name, error=fault)
             except (
@@ -73,16 +96,68 @@ class WebPagesReader:
                 yield RawDocument(name, error=DataError("unreadable file", message))
 
 
-def _to_parts(folder: SandboxedFolder, name: str) -> Iterator[object]:
-    page = decode_page(folder.read_bytes(name, MAX_PAGE_BYTES))
+def _find_beside(page: str, images: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the images with the name of a page, from images by their names without extension."""
+    return sorted(images.get(posixpath.splitext(page)[0], ()))
+
+
+def _make_document(folder: SandboxedFolder, name: str, beside: Sequence[str]) -> RawDocument:
+    page, fields = decode_page(folder.read_bytes(name, MAX_PAGE_BYTES)), {}
     if name.lower().endswith(MARKDOWN_EXTENSIONS):
+        fields, page = front_matter.split(page)
         page = packages.require("markdown_it", "markdown-it-py", "pages").MarkdownIt().render(page)
 
     def locate(url: object) -> RawImage | DataError:
         return locate_image(folder, html_text.url_to_path(str(url)), name)
 
-    for kind, value in html_text.extract_parts(page):
-        yield value if kind == "text" else image_value.to_raw_image(value, locate)
+    parts: list[tuple[str, Any]] = list(html_text.extract_parts(page))
+    kinds = {kind for kind, _ in parts}
+    used = [key for key in _choose_fields(fields, folder, name) if _kind(key) not in kinds]
+    parts = [
+        *((_kind(key), value) for key in used for value in _as_list(fields[key])),
+        *parts,
+    ]
+    if all(kind == "text" for kind, _ in parts):
+        # Not `locate`, since these are names of files and not URLs.
+        near = [locate_image(folder, posixpath.basename(file), name) for file in beside]
+        parts, beside = [*(("image", image) for image in near), *parts], ()
+    unused = [f"front matter: {key}" for key in fields if key not in used]
+    unused += [f"image beside a page: {posixpath.splitext(file)[1]}" for file in beside]
+    return RawDocument(
+        name,
+        tuple(
+            value if kind == "text" else image_value.to_raw_image(value, locate)
+            for kind, value in parts
+        ),
+        used=tuple(f"front matter: {key}" for key in used),
+        unused=tuple(dict.fromkeys(unused)),
+    )
+
+
+def _choose_fields(fields: Mapping[str, Any], folder: SandboxedFolder, page: str) -> list[str]:
+    """Return the fields of front matter that are images in the folder, and then the text."""
+    known = {
+        key: value
+        for key, value in fields.items()
+        if value is not None
+        and (
+            not record.is_image_name(key)
+            or all(folder.has_file(html_text.url_to_path(path), page) for path in _as_list(value))
+        )
+    }
+    try:
+        used = record.parse(known).used
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+    return sorted(used, key=lambda key: _kind(key) != "image")
+
+
+def _kind(field: str) -> str:
+    return "image" if record.is_image_name(field) else "text"
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
 
 
 def decode_page(data: bytes) -> str:

@@ -327,6 +327,31 @@ PAIRS = {
         PAIR,
     ),
     "JSON in UTF-16": ({"a.png": RED, "a.json": '{"caption": "a cat"}'.encode("utf-16")}, PAIR),
+    "folders of images and of captions": (
+        {"images/a.png": RED, "images/b.png": BLUE, "captions/a.txt": "a cat",
+         "captions/b.txt": "a dog"},
+        [["<red>", "a cat"], ["<blue>", "a dog"]],
+    ),
+    "folders of images and of texts, nested": (
+        {"img/x/a.png": RED, "img/y/a.png": BLUE, "text/y/a.txt": "a dog", "text/x/a.txt": "a cat"},
+        [["<red>", "a cat"], ["<blue>", "a dog"]],
+    ),
+    "a folder of captions beside images": (
+        {"a.png": RED, "captions/a.json": '{"caption": "a cat"}'}, PAIR
+    ),
+    "equal names in folders of classes": (
+        {"cat/a.png": RED, "dog/a.png": BLUE, "dog/a.txt": "a dog"},
+        [["<red>"], ["<blue>", "a dog"]],
+    ),
+    "names that differ in letter case": ({"Cat.PNG": RED, "cat.txt": "a cat"}, PAIR),
+    "two images whose names differ in letter case": (
+        {"A.png": RED, "a.png": BLUE, "a.txt": "a dog"},
+        [["<red>"], ["<blue>", "a dog"]],
+    ),
+    "a folder of masks beside those of images and captions": (
+        {"images/a.png": RED, "masks/a.png": BLUE, "captions/a.txt": "a cat"},
+        [["<red>", "a cat"], ["<blue>"]],
+    ),
     "captions in a list": ({"a.png": RED, "a.json": '{"captions": ["a", "b"]}'},
                            [["<red>", "a", "b"]]),
 }  # fmt: skip

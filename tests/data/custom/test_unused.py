@@ -176,7 +176,8 @@ def test_text_columns_of_unknown_names_are_all_used(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.csv": "http://h/1.png,a cat\nhttp://h/2.png,a dog\n"}, "no column of images or text"),
+        ({"a.csv": "x,a cat\ny,a dog\n"}, "no column of images or text"),
+        ({"a.csv": "http://h/1.png,a cat\nhttp://h/2.png,a dog\n"}, "address, not a file"),
         ({"a.csv": "image,caption\nred.png,a,b\n", "red.png": RED},
          "3 cells, but the header has 2"),
         ({"a.json": json.dumps({"a": [{"x": 1}], "b": [{"x": 1}]})},

@@ -1,4 +1,4 @@
-"""Tests of the colors of PNG files that state a gamma, primaries or code points of H.273."""
+"""Tests of the colors that PNG, AVIF and JPEG files state without a profile."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import PIL.ImageCms
 import pytest
 
 from oneflow_jax import errors
-from oneflow_jax.data import image_io, prompt
+from oneflow_jax.data import avif_colors, image_io, prompt
 from oneflow_jax.data.custom import image_decode
 from oneflow_jax.data.custom.errors import DataError
 from tests.data import icc_profiles
@@ -45,9 +45,9 @@ def cicp_chunk(primaries, transfer, matrix=0, full_range=1):
     return b"cICP", bytes([primaries, transfer, matrix, full_range])
 
 
-def decode(data):
+def decode(data, name="a.png"):
     """Return the first pixel and the repairs of an image of custom data."""
-    pixels, repairs = image_decode.decode_image(data, "a.png", 4, 1.0)
+    pixels, repairs = image_decode.decode_image(data, name, 4, 1.0)
     return pixels[0, 0].astype(int), repairs
 
 
@@ -162,3 +162,83 @@ def test_images_in_prompts_are_converted():
     opened = PIL.Image.open(io.BytesIO(make_png(cicp_chunk(12, 13))))
     wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.DISPLAY_P3, decode_srgb)
     assert abs(image_io.to_square(opened, 4)[0, 0].astype(int) - wanted).max() <= 1
+
+
+def make_avif(primaries, transfer, **options):
+    """Return an AVIF file whose box `colr` has these code points of H.273."""
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (16, 16), COLOR).save(file, "AVIF", quality=100, **options)
+    data = file.getvalue()
+    start = data.index(b"colrnclx") + 8
+    return data[:start] + struct.pack(">HH", primaries, transfer) + data[start + 4 :]
+
+
+AVIF = {
+    "Display P3": (12, 13, icc_profiles.DISPLAY_P3, decode_srgb),
+    "BT.2020": (9, 13, BT2020, decode_srgb),
+    "BT.2020 of a video": (9, 14, BT2020, decode_srgb),
+    "linear light": (1, 8, icc_profiles.SRGB, 1.0),
+    "gamma 2.2 of Display P3": (12, 4, icc_profiles.DISPLAY_P3, 2.2),
+    "sRGB": (1, 13, icc_profiles.SRGB, decode_srgb),
+    "unspecified": (2, 2, icc_profiles.SRGB, decode_srgb),
+    "BT.709 of a video": (1, 1, icc_profiles.SRGB, decode_srgb),
+}
+
+
+@pytest.mark.parametrize("name", AVIF)
+def test_code_points_of_avif_become_srgb(name, tmp_path):
+    primaries, transfer, points, curve = AVIF[name]
+    wanted = icc_profiles.expected_srgb(COLOR, points, curve)
+    data = make_avif(primaries, transfer)
+    pixel, repairs = decode(data, "a.avif")
+    assert abs(pixel - wanted).max() <= 3
+    assert repairs == (set() if abs(wanted - COLOR).max() <= 1 else {"color profile"})
+    (tmp_path / "a.avif").write_bytes(data)
+    assert abs(image_io.load(tmp_path / "a.avif", 4)[0, 0].astype(int) - wanted).max() <= 3
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_avif_of_high_dynamic_range_is_refused(transfer):
+    with pytest.raises(DataError, match=rf"unknown colors.*transfer function {transfer} "):
+        decode(make_avif(9, transfer), "a.avif")
+
+
+def test_an_avif_profile_is_used_instead_of_code_points():
+    data = make_avif(9, 16, icc_profile=P3_PROFILE)
+    wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.DISPLAY_P3, 2.2)
+    assert abs(decode(data, "a.avif")[0] - wanted).max() <= 3
+
+
+@pytest.mark.parametrize("data", [b"", bytes(64), make_avif(12, 13)[:240], b"\xff" * 64])
+def test_malformed_boxes_state_nothing(data):
+    assert avif_colors.read_code_points(io.BytesIO(data)) is None
+
+
+def make_camera_jpeg(index, **options):
+    """Return a JPEG file with an interoperability index, as cameras write it."""
+    exif = PIL.Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 65535
+    exif.get_ifd(0x8769)[0xA005] = {1: index}
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (16, 16), COLOR).save(file, "JPEG", quality=100, exif=exif, **options)
+    return file.getvalue()
+
+
+def test_camera_images_in_adobe_rgb_become_srgb():
+    wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.ADOBE_RGB, 563 / 256)
+    pixel, repairs = decode(make_camera_jpeg("R03"), "a.jpg")
+    assert abs(wanted - COLOR).max() > 10
+    assert abs(pixel - wanted).max() <= 3
+    assert repairs == {"color profile"}
+    pixel, repairs = decode(make_camera_jpeg("R98"), "a.jpg")
+    assert abs(pixel - COLOR).max() <= 2
+    assert not repairs
+    pixel, _ = decode(make_camera_jpeg("R03", icc_profile=SRGB_PROFILE), "a.jpg")
+    assert abs(pixel - COLOR).max() <= 2
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0broken", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
+def test_malformed_exif_data_is_ignored(exif):
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (16, 16), COLOR).save(file, "JPEG", quality=100, exif=exif)
+    assert abs(decode(file.getvalue(), "a.jpg")[0] - COLOR).max() <= 2

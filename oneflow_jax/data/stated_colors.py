@@ -1,7 +1,8 @@
-"""Conversion of the colors that a PNG file states to an equivalent ICC profile.
+"""Conversion of colors that an image file states without an ICC profile to an equivalent profile.
 
-A PNG file can state its colors in four ways. If a file uses several of them, the first one in this
-list takes precedence, according to the specification of PNG:
+A camera's JPEG file may state Adobe RGB in its Exif data, and an AVIF file code points of H.273.
+Both count only without an ICC profile. A PNG file can state its colors in four ways. If a file uses
+several of them, the first one in this list takes precedence, according to the specification of PNG:
 
 cICP          code points of ITU-T H.273 for primaries and transfer function
 iCCP          an ICC profile
@@ -12,9 +13,12 @@ gAMA, cHRM    exponent of the values, and primaries; if one of the two is missin
 import functools
 import struct
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
+
+from oneflow_jax.data import avif_colors
 
 MAX_GAMMA_ERROR = 0.05
 """A gamma counts as that of sRGB if its product with 2.2 differs from 1 by at most this much, as in
@@ -35,6 +39,14 @@ _PRIMARIES_BY_CODE: dict[int, tuple[Point, ...]] = {
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
 """Red, green and blue of BT.709, BT.2020 and Display P3, by code point of H.273."""
+
+_ADOBE_RGB_PRIMARIES: tuple[Point, ...] = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+_ADOBE_RGB_CURVE: Curve = (563 / 256, 1, 0, 0, 0)
+_EXIF_INTEROPERABILITY, _INDEX, _ADOBE_RGB_INDEX = 0xA005, 1, "R03"
+"""Tags of Exif by which cameras mark images in Adobe RGB (the optional file of DCF)."""
+
+_EXIF_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error)
+"""Exceptions that Pillow raises for malformed Exif data, which is frequent."""
 
 _SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _BT709_CURVE: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
@@ -61,7 +73,7 @@ class UnknownColorsError(ValueError):
 
 
 def find_profile(image: PIL.Image.Image) -> bytes | None:
-    """Return the ICC profile of an image, or a profile equivalent to the colors of its PNG file.
+    """Return the ICC profile of an image, or a profile equivalent to the colors its file states.
 
     Returns:
         A profile; None if the image states no colors or sRGB; b"" if it states impossible values.
@@ -69,11 +81,13 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
     Raises:
         UnknownColorsError: the file has code points that this module does not know.
     """
-    read_code_points(image)
+    read_statements(image)
     if (code_points := image.info.get("cicp")) is not None:
         return _profile_of_code_points(code_points)
     if profile := image.info.get("icc_profile"):
         return profile
+    if "adobe rgb" in image.info:
+        return _make_profile(_WHITE, _ADOBE_RGB_PRIMARIES, _ADOBE_RGB_CURVE)
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
     if "srgb" in image.info or gamma is points is None:
         return None
@@ -86,14 +100,35 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
     return _make_profile(pairs[0], tuple(pairs[1:]), curve)
 
 
-def read_code_points(image: PIL.Image.Image) -> None:
-    """Store the cICP chunk of an open PNG file as `image.info["cicp"]`; Pillow ignores this chunk.
+def read_statements(image: PIL.Image.Image) -> None:
+    """Store in `image.info` what an open file states and Pillow ignores: "cicp" and "adobe rgb".
 
     Call this function before Pillow loads the pixels, since loading them closes the file.
     """
     file = getattr(image, "fp", None)
-    if image.format != "PNG" or file is None or "cicp" in image.info:
+    if file is None or "cicp" in image.info:
         return
+    has_profile = bool(image.info.get("icc_profile"))
+    if image.format == "PNG":
+        _read_png(image, file)
+    elif image.format == "AVIF" and not has_profile:
+        code_points = avif_colors.read_code_points(file)
+        image.info |= {} if code_points is None else {"cicp": (*code_points, 0, 1)}
+    elif image.format in ("JPEG", "MPO") and not has_profile:
+        is_adobe_rgb = _find_interoperability_index(image).startswith(_ADOBE_RGB_INDEX)
+        image.info |= {"adobe rgb": True} if is_adobe_rgb else {}
+
+
+def _find_interoperability_index(image: PIL.Image.Image) -> str:
+    exif = PIL.Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return str(exif.get_ifd(_EXIF_INTEROPERABILITY).get(_INDEX, ""))
+    except _EXIF_ERRORS:
+        return ""
+
+
+def _read_png(image: PIL.Image.Image, file: BinaryIO) -> None:
     position = file.tell()
     file.seek(_SIGNATURE_BYTES)
     while len(header := file.read(8)) == 8:
@@ -119,8 +154,8 @@ def _profile_of_code_points(code_points: Sequence[int]) -> bytes:
     unknown = [name for name, is_unknown in problems.items() if is_unknown]
     if unknown:
         raise UnknownColorsError(
-            f"its cICP chunk states {' and '.join(unknown)} of H.273, which cannot be converted. "
-            "Convert it to sRGB"
+            f"it states {' and '.join(unknown)} of H.273, which cannot be converted. Convert it to "
+            "sRGB"
         )
     return _make_profile(_WHITE, _PRIMARIES_BY_CODE[primaries], _CURVE_BY_CODE[transfer])
 
