@@ -12,10 +12,12 @@ from benchmarks import (
     ablation,
     codec,
     corpus,
+    decode,
     drawings,
     fuzz,
     judge,
     paradigms,
+    problem,
     quality,
     report,
     roofline,
@@ -32,6 +34,7 @@ from oneflow_jax.data import style_packages
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge
 from oneflow_jax.evaluation.nearest_image import features as pixel_features
+from oneflow_jax.nn import unstack
 from oneflow_jax.samplers import ode
 from tests import runs
 from tests.data import small_style_packages
@@ -61,6 +64,30 @@ def test_sample_writes_its_cases(tmp_path):
     for case in results["cases"]:
         assert set(case["seconds_per_document"]) == set(case["overhead"]) == SPREAD
         assert case["compile_seconds"] > 0
+
+
+def test_decode_writes_a_case_per_batch_size(tmp_path):
+    path = tmp_path / "decode.json"
+    decode.main(["--smoke", "--tokens", "3", "--json", str(path)])
+    cases = json.loads(path.read_text())["cases"]
+    assert [case["batch"] for case in cases] == [1, 8]
+    for case in cases:
+        assert set(case["ratio"]) == set(case["stacked_seconds"]) == SPREAD
+        assert case["unstacked_seconds"]["low"] > 0
+
+
+def test_both_models_of_decode_write_the_same_tokens():
+    workload = problem.Workload(problem.TINY)
+    params = workload.init_state().params
+    stacked, unstacked = (
+        decode.make_writer(*pair, batch=2, tokens=5)()
+        for pair in (
+            (workload.model, params),
+            unstack.unstack_layers(workload.model, params),
+        )
+    )
+    assert isinstance(unstacked.key, tuple)
+    np.testing.assert_allclose(np.stack(unstacked.key), stacked.key, atol=1e-5)
 
 
 def test_paradigms_writes_a_case_per_paradigm(tmp_path):
