@@ -23,7 +23,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base as base_lib
-from oneflow_jax.nn import backbone, splash_attention, two_tower
+from oneflow_jax.nn import attention_ops, backbone, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
@@ -287,7 +287,7 @@ def _check_attention(
     implementation, platform = config.model.attention, mesh.devices.flat[0].platform
     if (
         implementation == "splash"
-        and paradigm.attention_pattern not in splash_attention.SUPPORTED_MASKS
+        and paradigm.attention_pattern not in attention_ops.SPLASH_PATTERNS
     ):
         raise UserError(
             "model.attention='splash': the kernel supports only causal and bidirectional masks. In "

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from oneflow_jax.compare import metrics, page
 from oneflow_jax.compare.serialize import Measurement, RunMeasurements
@@ -126,7 +126,8 @@ def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.
     means = np.asarray([one.value for one in measurements])
     low, high = np.percentile(draws, [2.5, 97.5])
     if len(measurements) > 1:
-        wide = stats.t.ppf(0.975, len(measurements) - 1) * stats.sem(means)
+        count = len(measurements)
+        wide = special.stdtrit(count - 1, 0.975) * means.std(ddof=1) / np.sqrt(count)
         low, high = min(low, means.mean() - wide), max(high, means.mean() + wide)
     if measurements[0].share:
         low, high = max(low, 0.0), min(high, 1.0)

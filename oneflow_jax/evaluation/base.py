@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import bootstrap
@@ -121,8 +120,12 @@ def diversity(labels: Sequence[str], num_labels: int) -> float:
     The result is 1 if all labels are equally frequent, 1 / `num_labels` if all labels are the same,
     and 0 without labels.
     """
+    if not len(labels):
+        return 0.0
     _, counts = np.unique(labels, return_counts=True)
-    return float(np.exp(stats.entropy(counts)) / num_labels) if len(labels) else 0.0
+    frequencies = counts / len(labels)
+    entropy = -np.sum(frequencies * np.log(frequencies))
+    return float(np.exp(entropy) / num_labels)
 
 
 def total_variation(generated: Sequence[int], real: Sequence[int]) -> float:

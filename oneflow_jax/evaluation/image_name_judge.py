@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import ndimage
 
 from oneflow_jax.data import generated, sentences
 from oneflow_jax.data.labels import LabeledImage
@@ -194,6 +193,8 @@ def augment(
     images: UInt8[np.ndarray, "n H W 3"], rng: np.random.Generator
 ) -> UInt8[np.ndarray, "n H W 3"]:
     """Return a copy of each image with random shift (edge pixels are repeated), blur and noise."""
+    from scipy import ndimage  # A slow import, which few evaluations need.
+
     side = min(images.shape[1:3])
     reach = round(side * MAX_SHIFT)
     copies = []

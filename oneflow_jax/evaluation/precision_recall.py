@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import distance
 
 from oneflow_jax.errors import UserError, check_at_least
 from oneflow_jax.evaluation import fid_kid
@@ -74,7 +73,7 @@ def precision_recall(
     """
     real, generated = fid_kid.validate_pair(real, generated, min_count=neighbors + 1)
     check_at_least("neighbors", neighbors, 1)
-    between = distance.cdist(real, generated)
+    between = _distances(real, generated)
     in_real = between <= _knn_radius(real, neighbors)[:, None]
     in_made = between <= _knn_radius(generated, neighbors)[None]
     return PrecisionRecall(float(in_real.any(axis=0).mean()), float(in_made.any(axis=1).mean()))
@@ -112,11 +111,19 @@ def nearest_distances(
     features: Float[np.ndarray, "n d"], training: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "n"]:
     """Return the distance of each vector to the nearest training vector."""
-    return distance.cdist(features, training).min(axis=1)
+    return _distances(features, training).min(axis=1)
 
 
 def _knn_radius(vectors: Float[np.ndarray, "n d"], neighbors: int) -> Float[np.ndarray, "n"]:
     """Return the distance of each vector to its k-th nearest neighbor among the others."""
     # Index 0 of the sorted distances is the vector itself.
-    apart = distance.cdist(vectors, vectors)
+    apart = _distances(vectors, vectors)
     return np.partition(apart, neighbors, axis=1)[:, neighbors]
+
+
+def _distances(
+    a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "n m"]:
+    from scipy.spatial import distance  # A slow import, which few evaluations need.
+
+    return distance.cdist(a, b)

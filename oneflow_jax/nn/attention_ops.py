@@ -15,11 +15,15 @@ import functools
 
 import jax
 
-from oneflow_jax.nn import blockwise_attention, partitioning, ring_attention, splash_attention
+from oneflow_jax.canvas import AttentionPattern
+from oneflow_jax.nn import blockwise_attention, partitioning, ring_attention
 from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float
 
 IMPLEMENTATIONS = ("xla", "blockwise", "splash")
+
+SPLASH_PATTERNS = (AttentionPattern.BIDIRECTIONAL, AttentionPattern.CAUSAL)
+"""The attention patterns that `splash` supports."""
 
 QUERY_AXES = ("rows", "slots", "act_heads", "head_width")
 SHARD_AXES = (QUERY_AXES, QUERY_AXES, QUERY_AXES, ("rows", "slots"))
@@ -50,7 +54,9 @@ def dot_product_attention(
         )
     if implementation == "xla":
         return jax.nn.dot_product_attention(query, key, value, mask=mask.materialize()[:, None])
-    if implementation == "splash" and mask.pattern in splash_attention.SUPPORTED_MASKS:
+    if implementation == "splash" and mask.pattern in SPLASH_PATTERNS:
+        from oneflow_jax.nn import splash_attention  # A slow import: the TPU compiler of Pallas.
+
         kernel = functools.partial(
             splash_attention.attend, interpret=partitioning.target_platform() != "tpu"
         )

@@ -13,11 +13,11 @@ from oneflow_jax.canvas import AttentionPattern
 from oneflow_jax.nn.attention_mask import INVISIBLE, AttentionMask
 from oneflow_jax.shapes import Array, Float
 
-SUPPORTED_MASKS = {
+MASKS = {
     AttentionPattern.BIDIRECTIONAL: masks.FullMask,
     AttentionPattern.CAUSAL: masks.CausalMask,
 }
-"""The kernel's mask for each attention pattern that it supports."""
+"""The kernel's mask for each attention pattern of `attention_ops.SPLASH_PATTERNS`."""
 
 LANES = 128
 """Row lengths and head widths are padded to a multiple of this number, as the kernel requires."""
@@ -67,5 +67,5 @@ def _make_kernel(
         block_q_dq=size,
         block_kv_dq=size,
     )
-    mask = masks.MultiHeadMask([SUPPORTED_MASKS[pattern]((length, length))] * heads)
+    mask = masks.MultiHeadMask([MASKS[pattern]((length, length))] * heads)
     return kernels.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)

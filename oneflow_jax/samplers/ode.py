@@ -9,9 +9,8 @@ since x + (1 - t) v = x̂_1.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-import diffrax
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -20,13 +19,11 @@ from oneflow_jax.errors import check_fraction, check_one_of
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import Array, Float, PyTree
 
-SOLVERS: dict[str, Callable[[], Any]] = {
-    "euler": diffrax.Euler,
-    "heun": diffrax.Heun,
-    "midpoint": diffrax.Midpoint,
-    "tsit5": diffrax.Tsit5,
-    "dopri5": diffrax.Dopri5,
-}
+if TYPE_CHECKING:
+    import diffrax  # A slow import, which runs without sampling do not need.
+
+SOLVERS = ("euler", "heun", "midpoint", "tsit5", "dopri5")
+"""Names of diffrax's solvers, in lower case."""
 
 RENOISE = "renoise"
 """Value of `sampling.solver` that selects renoising instead of an ODE solver; see `renoise`."""
@@ -54,7 +51,7 @@ class SolverSchedule:
         steps = len(self.times) - 1
         if self.solver in ("euler", RENOISE) or steps == 0:
             return steps + 1
-        tableau = SOLVERS[self.solver]().tableau
+        tableau = _make_solver(self.solver).tableau
         return (
             steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
         ) + 1
@@ -112,13 +109,15 @@ def solve(
         schedule: times, and a solver from `SOLVERS`.
         return_trajectory: whether to return the states at all times of the schedule.
     """
+    import diffrax
+
     times = jnp.asarray(schedule.times, jnp.float32)
     if len(schedule.times) == 1:
         path = jax.tree.map(lambda x: x[None], state) if return_trajectory else None
         return Solution(final=state, times=times, trajectory=path)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, x, _: velocity(t, x)),
-        SOLVERS[schedule.solver](),
+        _make_solver(schedule.solver),
         t0=times[0],
         t1=times[-1],
         dt0=None,
@@ -131,3 +130,9 @@ def solve(
     )
     last = jax.tree.map(lambda x: x[-1], solution.ys)
     return Solution(final=last, times=times, trajectory=solution.ys if return_trajectory else None)
+
+
+def _make_solver(name: str) -> "diffrax.AbstractSolver":
+    import diffrax
+
+    return getattr(diffrax, name.capitalize())()

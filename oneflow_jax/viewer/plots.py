@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 
 from etils import epath
-from matplotlib import figure, ticker
 
 from oneflow_jax.viewer import fonts
 
@@ -39,6 +38,8 @@ def plot_lines(
       xlabel: label of the x axis.
       ylabel: label of the y axis.
     """
+    from matplotlib import figure, ticker  # A slow import, which most commands do not need.
+
     drawn = figure.Figure(
         figsize=(8, 4.6), dpi=200, facecolor=fonts.BACKGROUND_COLOR, layout="constrained"
     )
