@@ -100,7 +100,7 @@ def encode_noise(image_format):
         (b"", "empty picture"),
         (b"no picture", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unread format"),
         (examples.png()[:50], "damaged picture"),
         (encode_noise("JPEG")[:-3000], "damaged picture"),
         (encode_noise("GIF")[:-3000], "damaged picture"),
