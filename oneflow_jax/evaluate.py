@@ -15,7 +15,7 @@ from oneflow_jax.runtime import distributed, metric_writer, sharding, workdir
 from oneflow_jax.samplers import guidance, time_grids
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import export, train_state
+from oneflow_jax.training import export
 from oneflow_jax.viewer import contact_sheet, plots
 
 GRID_COLUMNS = 8
@@ -150,7 +150,7 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
     """Load the newest EMA parameters of a run, or the parameters of an export."""
-    like = train_state.abstract_state(system).ema
+    like = system.abstract_state.ema
     return export.load_ema_params(folder, like, skip_damaged=system.loop_config.skip_damaged)
 
 

@@ -1,6 +1,5 @@
 """Generation: a trained model fills the gaps of documents, or edits documents."""
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -77,10 +76,9 @@ class Generator:
     """
 
     def __init__(self, system: GenerativeSystem, params: PyTree) -> None:
-        """Store the parameters, and prepare the compiled sampler."""
+        """Store the system and the parameters."""
         self.system = system
         self.params = params
-        self._sample = jax.jit(functools.partial(sample_batch, system), static_argnames="plan")
 
     def __call__(
         self, prompts: Sequence[Document], plan: SamplingPlan, *, seed: int, batch: int
@@ -119,47 +117,55 @@ class Generator:
             full = sample.truncated[:count].tolist()
             yield GeneratedBatch(layout.decode(canvas), canvas, moments, int(sample.nfe), full)
 
-    def with_params(self, params: PyTree) -> "Generator":
-        """Return a generator with other parameters that shares this generator's programs."""
-        copied = copy.copy(self)
-        copied.params = params
-        return copied
-
     def _run(
         self, canvas: Canvas, document_ids: np.ndarray, seed: int, plan: SamplingPlan
     ) -> SampleOutput:
         rows = sharding.row_sharding(self.system.mesh, sharding.SAMPLING_RULES)
         canvas, document_ids = jax.device_put((canvas, document_ids.astype(np.int32)), rows)
         with sharding.mesh_context(self.system.mesh, sharding.SAMPLING_RULES):
-            sample = self._sample(self.params, canvas, document_ids, seed, plan=plan)
+            sample = sample_batch(
+                self.params,
+                canvas,
+                document_ids,
+                seed,
+                model=self.system.model,
+                paradigm=self.system.paradigm,
+                plan=plan,
+            )
         return distributed.to_host(sample)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "paradigm", "plan"))
 def sample_batch(
-    system: GenerativeSystem,
     params: PyTree,
     canvas: Canvas,
     document_ids: Int[Array, "B"],
     seed: Int[Array, ""],
     *,
+    model: Model,
+    paradigm: Paradigm,
     plan: SamplingPlan,
 ) -> SampleOutput:
-    """Fill the gaps of a batch of canvases; this function is compiled.
+    """Fill the gaps of a batch of canvases.
+
+    The function is compiled once for equal models, paradigms and plans, also of several generators.
+    It must run in the mesh context of `sharding.SAMPLING_RULES`.
 
     Args:
-        system: model and paradigm.
         params: the model's parameters.
         canvas: canvases with gaps.
         document_ids: index of each document among all prompts; seed and index determine the
             document's PRNG key.
         seed: RNG seed.
+        model: the network.
+        paradigm: the paradigm, whose sampler fills the gaps.
         plan: solver, times, guidance, and whether to record the trajectory.
     """
-    model, params = unstack.unstack_layers(system.model, params)
+    model, params = unstack.unstack_layers(model, params)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), document_ids)
     table = model.apply({"params": params}, method="embedding_table")
     network = bound_model.BoundModel(model, params)
-    return system.paradigm.sample(network, table, keys, canvas, plan)
+    return paradigm.sample(network, table, keys, canvas, plan)
 
 
 def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:

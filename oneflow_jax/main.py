@@ -186,9 +186,9 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
 
 
 def _export(system: "system_lib.System", folder: epath.Path) -> None:
-    from oneflow_jax.training import export, train_state
+    from oneflow_jax.training import export
 
-    like = train_state.abstract_state(system).ema
+    like = system.abstract_state.ema
     path = export.export(
         system.config,
         folder,

@@ -53,7 +53,7 @@ class PreviewWriter:
 
     def __init__(self, system: system_lib.System, folder: epath.Path) -> None:
         """Prepare previews of the run in `folder`; the first preview compiles the program."""
-        self._generator = generate.Generator(system, None)
+        self._system = system
         self._folder = folder
         self._prompts = system.config.sampling.prompts
 
@@ -61,7 +61,8 @@ class PreviewWriter:
         """Write a page of samples from the EMA parameters after a step."""
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
-        _generate_page(self._generator.with_params(params), self._folder, path, self._prompts)
+        generator = generate.Generator(self._system, params)
+        _generate_page(generator, self._folder, path, self._prompts)
 
 
 def _generate_page(

@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import sys
 
 import jax
 import jaxlib
@@ -21,6 +22,11 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 # thousands. Other processes read all programs but store only those that take long to compile.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+# Compiling the package takes 0.6 s, which each process would spend if none of them stored bytecode,
+# as is usual in containers.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # XLA's fusion emitters set up MLIR for each program, which takes half of the compile
 # time. The older emitters give the same results. Processes that tests start read the variable too.

@@ -16,12 +16,15 @@ from etils import epath
 
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.runtime import metric_writer, sharding, workdir
-from oneflow_jax.training import checkpoint, loop, train_state
+from oneflow_jax.training import checkpoint, loop
 from tests import tiny_config
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=tests/tiny_config.py"
 STEPS = 6
+
+TIMEOUT_S = 900
+"""Timeout in seconds, generous because the machine may be busy."""
 
 
 def make_config(**changes):
@@ -70,7 +73,7 @@ def load_state(system, folder):
     """Return the newest state and data position of a run, as numpy arrays."""
     data = iter(system.train_batches())
     with sharding.mesh_context(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
-        newest = checkpoints.restore(train_state.abstract_state(system), data)
+        newest = checkpoints.restore(system.abstract_state, data)
     key = jax.random.key_data(newest.key)
     position = data.state
     data.close()
@@ -101,18 +104,23 @@ def read_files(folder):
     return {str(path): path.read_bytes() for path in paths}
 
 
-def popen_kwargs(*arguments):
+TRAINING_MODULE = "tests.distributed.training"
+"""The command line without evaluation and samples, which take half of the time of a tiny run."""
+
+
+def popen_kwargs(*arguments, module="oneflow_jax.main"):
     """Return arguments of `subprocess.Popen` that run the command line."""
     environment = os.environ | {
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     }
-    line = [sys.executable, "-m", "oneflow_jax.main", *arguments]
+    line = [sys.executable, "-m", module, *arguments]
     return {"args": line, "env": environment, "cwd": REPOSITORY, "text": True}
 
 
-def run(*arguments):
+def run(*arguments, **options):
     """Run the command line and return the completed process."""
-    return subprocess.run(**popen_kwargs(*arguments), capture_output=True, check=False, timeout=300)
+    kwargs = popen_kwargs(*arguments, **options)
+    return subprocess.run(**kwargs, capture_output=True, check=False, timeout=TIMEOUT_S)
 
 
 def load_evaluation(folder):

@@ -16,7 +16,6 @@ import jax
 
 from oneflow_jax.aot.collectives import Collective
 from oneflow_jax.build import system as system_lib
-from oneflow_jax.training import train_state
 
 PARAMETERS, GRADIENTS, ACTIVATIONS, SMALL = "parameters", "gradients", "activations", "small"
 
@@ -77,9 +76,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 def _parameter_sizes(system: system_lib.System) -> set[int]:
     """Return parameter sizes, unsharded and sharded by `tensor`; per layer for stacked ones."""
     sizes = set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(
-        train_state.abstract_state(system).params
-    ):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(system.abstract_state.params):
         stacked = "blocks" in jax.tree_util.keystr(path)
         count = math.prod(leaf.shape[1:] if stacked else leaf.shape)
         sizes |= {count // ways for ways in {1, system.mesh.shape["tensor"]}}

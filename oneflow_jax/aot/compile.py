@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import pathlib
 import re
@@ -20,7 +19,7 @@ from oneflow_jax.canvas import Canvas
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import sharding
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import loop, train_state
+from oneflow_jax.training import loop
 
 _OOM_PATTERN = re.compile(r"(Used|HLO temporaries \() ?([\d.]+)([KMG])")
 """Numbers in XLA's out-of-memory errors: the program's total memory, or its temporaries alone."""
@@ -62,7 +61,7 @@ class CompiledProgram:
 
 def compile_train_step(system: system_lib.System) -> CompiledProgram:
     """Compile the training step of a run."""
-    state = train_state.abstract_state(system)
+    state = system.abstract_state
     canvas = abstract_canvas(system, system.config.batch_size, system.batch_sharding)
     with _abstract_mesh_context(system.mesh, sharding.RULES):
         traced = loop.jit_train_step(system).trace(state, canvas)
@@ -86,12 +85,19 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
         "uniform" if time_grid == sampling_lib.LEARNED_GRID else time_grid,
     )
     where = sharding.row_sharding(system.mesh, sharding.SAMPLING_RULES)
-    params, canvas = train_state.abstract_state(system).ema, abstract_canvas(system, rows, where)
+    params, canvas = system.abstract_state.ema, abstract_canvas(system, rows, where)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
-    sample = jax.jit(functools.partial(generate.sample_batch, system), static_argnames="plan")
     seed = jax.ShapeDtypeStruct((), jnp.int32)
     with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
-        traced = sample.trace(params, canvas, numbers, seed, plan=plan)
+        traced = generate.sample_batch.trace(
+            params,
+            canvas,
+            numbers,
+            seed,
+            model=system.model,
+            paradigm=system.paradigm,
+            plan=plan,
+        )
     return _compile(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
 

@@ -20,7 +20,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import psnr_ssim
 from oneflow_jax.pretrained.weights import INSTALL_HINT
 from oneflow_jax.runtime import distributed, metric_writer, workdir
-from oneflow_jax.training import checkpoint, loop, train_state
+from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import reconstructions as reconstructions_page
 
 MAX_IMAGES = 60
@@ -72,7 +72,7 @@ class AutoencoderSystem(loop.System, Protocol):
 def train_autoencoder(system: AutoencoderSystem, folder: epath.Path) -> None:
     """Train, or resume training, and write the autoencoder's EMA parameters to `codec/`."""
     loop.run(system, folder)
-    like = train_state.abstract_state(system).ema
+    like = system.abstract_state.ema
     with checkpoint.Checkpoints(folder) as checkpoints:
         averaged = checkpoints.restore_ema(like)
     averaged = distributed.to_host(averaged)

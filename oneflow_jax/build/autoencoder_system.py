@@ -21,7 +21,7 @@ from oneflow_jax.pretrained import lpips
 from oneflow_jax.runtime import sharding
 from oneflow_jax.shapes import Array, Key, PyTree
 from oneflow_jax.training import optimizer as optimizer_lib
-from oneflow_jax.training import update
+from oneflow_jax.training import train_state, update
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
 
@@ -64,6 +64,11 @@ class System:
     def loop_config(self) -> LoopConfig:
         """Settings of the training loop."""
         return make_loop_config(self.config)
+
+    @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the training state, without its values."""
+        return train_state.abstract_state(self)
 
     @property
     def batch_sharding(self) -> jax.sharding.NamedSharding:

@@ -29,7 +29,7 @@ from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
 from oneflow_jax.runtime import sharding, workdir
 from oneflow_jax.shapes import Array, Key
-from oneflow_jax.training import eval_loss, likelihood, step, update
+from oneflow_jax.training import eval_loss, likelihood, step, train_state, update
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
@@ -71,6 +71,11 @@ class System:
     def loop_config(self) -> LoopConfig:
         """Settings of the training loop."""
         return make_loop_config(self.config)
+
+    @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the training state, without its values."""
+        return train_state.abstract_state(self)
 
     @property
     def batch_sharding(self) -> jax.sharding.NamedSharding:

@@ -182,6 +182,9 @@ class Backbone(nn.Module):
             in_axes=(nn.broadcast, 0),
             length=size.layers,
             unroll=size.scan_unroll,
+            # The check traces the layer a second time. Initialization keeps it: without it, a seed
+            # would give other parameters.
+            check_constancy_invariants=self.is_initializing(),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(size, name=STACK)
         return stack(x, layer_inputs, kv)

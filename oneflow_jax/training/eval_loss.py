@@ -19,7 +19,7 @@ from oneflow_jax.flows import tasks
 from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
 from oneflow_jax.runtime import distributed
-from oneflow_jax.shapes import Array, PyTree
+from oneflow_jax.shapes import Array, Float, Key, PyTree
 from oneflow_jax.training import step, update
 from oneflow_jax.training.update import Metrics
 
@@ -62,14 +62,16 @@ class EvalLosses:
         data.close()
         self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
         self._key = jax.random.key(seed)
-        self._eval_step = _compile_step(model, paradigm)
+        self._eval_step = functools.partial(_eval_step, model=model, paradigm=paradigm)
         terms = {term for term, _ in paradigm.weights}
         shared = paradigm.at_shared_time
         self._conditional_steps = {
             name: (
                 term,
-                _compile_step(
-                    model, dataclasses.replace(shared, task_mixture=tasks.single_task(task))
+                functools.partial(
+                    _eval_step,
+                    model=model,
+                    paradigm=dataclasses.replace(shared, task_mixture=tasks.single_task(task)),
                 ),
             )
             for name, task, term in CONDITIONAL_LOSSES
@@ -108,6 +110,16 @@ class EvalLosses:
         return distributed.to_host(eval_step(params, self._key, jnp.float32(u), self._canvas))
 
 
-def _compile_step(model: Model, paradigm: TrainingObjective) -> EvalStep:
-    losses = functools.partial(step.eval_step, model=model, paradigm=paradigm)
-    return jax.jit(lambda *args: update.sum_leading(losses(*args)))
+@functools.partial(jax.jit, static_argnames=("model", "paradigm"))
+def _eval_step(
+    params: PyTree,
+    key: Key[Array, ""],
+    u: Float[Array, ""],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: TrainingObjective,
+) -> Metrics:
+    """Return the loss totals of all rows; compiled once for equal models and paradigms."""
+    rows = step.eval_step(params, key, u, canvas, model=model, paradigm=paradigm)
+    return update.sum_leading(rows)

@@ -32,6 +32,8 @@ MAX_DOCUMENTS = 1_024
 TIME_SAMPLES = 8
 """Number of times u at which each document is scored, if the scorer's loss depends on time."""
 
+_eval_step = jax.jit(step.eval_step, static_argnames=("model", "paradigm"))
+
 
 @dataclasses.dataclass(frozen=True)
 class NatsPerDocument:
@@ -74,8 +76,7 @@ class Likelihood:
         self._batches = list(_take(batches, min(MAX_DOCUMENTS, num_documents)))
         self._num_times = 1 if is_exact else TIME_SAMPLES
         self._key = jax.random.key(seed)
-        score = functools.partial(step.eval_step, model=model, paradigm=scorer)
-        self._eval_step = jax.jit(score)
+        self._eval_step = functools.partial(_eval_step, model=model, paradigm=scorer)
 
     def __call__(self, params: PyTree) -> NatsPerDocument:
         """Return the nats of each row."""

@@ -40,6 +40,10 @@ class System(Protocol):
     def flops(self) -> float:
         """FLOPs of the matrix products of one step, or 0 if they are unknown."""
 
+    @property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the training state, without its values."""
+
     def init_state(self, key: Key) -> TrainState:
         """Return the initial state, possibly boxed in linen's partitioning metadata."""
 
@@ -119,7 +123,7 @@ def restore_or_init(
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
         return state
     state = checkpoints.restore(
-        train_state.abstract_state(system),
+        system.abstract_state,
         data,
         skip_damaged=system.loop_config.skip_damaged,
     )
@@ -131,7 +135,7 @@ def jit_train_step(
     system: System,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
     """Jit the training step over the mesh; the jitted step donates its input state."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, train_state.abstract_state(system))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, system.abstract_state)
     return jax.jit(
         system.train_step,
         in_shardings=(shardings, system.batch_sharding),

@@ -29,6 +29,10 @@ class Initializable(Protocol):
     loop_config: LoopConfig
     mesh: jax.sharding.Mesh
 
+    @property
+    def abstract_state(self) -> TrainState:
+        """The result of the function `abstract_state`, which traces `init_state`."""
+
     def init_state(self, key: Key[Array, ""]) -> TrainState:
         """Return the initial state, possibly boxed in linen's partitioning metadata."""
 
@@ -67,7 +71,7 @@ def abstract_state(system: Initializable) -> TrainState:
 
 def init_sharded(system: Initializable) -> TrainState:
     """Return the initial state; each device creates only its own shards."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(system))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, system.abstract_state)
     with sharding.mesh_context(system.mesh):
         init = jax.jit(lambda key: sharding.unbox(system.init_state(key)), out_shardings=shardings)
         return init(jax.random.key(system.loop_config.seed))

@@ -15,7 +15,6 @@ from oneflow_jax.costs import flops
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import partitioning
 from oneflow_jax.runtime import workdir
-from oneflow_jax.training import train_state
 from tests import runs
 
 KEYS = {
@@ -64,7 +63,7 @@ def test_flops_equal_the_analytic_count(abstract_system):
 
 
 def test_sharded_state_takes_its_part_of_each_device(abstract_system):
-    state = train_state.abstract_state(abstract_system)
+    state = abstract_system.abstract_state
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
     share = compile.bytes_per_device(state.params)
     assert whole / 4 < share < whole / 3.5  # Norms and biases are replicated.
@@ -198,7 +197,7 @@ def test_model_sizes_match_their_names(size):
     config.mesh.fsdp = 1
     system = system_lib.abstract_system(config.lock(), jax.devices())
     count = flops.from_model(system.model, system.layout.codec.channels).num_parameters
-    shapes = train_state.abstract_state(system).params
+    shapes = system.abstract_state.params
     assert count == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     number, unit = tpu.PARAMETERS[size].split()
     scale = {"million": 1e6, "billion": 1e9}[unit]

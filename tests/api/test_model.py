@@ -15,7 +15,7 @@ from etils import epath
 
 import oneflow_jax as of
 from configs import common
-from oneflow_jax import evaluate
+from oneflow_jax import evaluate, generate
 from oneflow_jax.api.document import to_internal
 from oneflow_jax.build import sampling as sampling_lib
 from oneflow_jax.codecs.autoencoder import diffusers_weights
@@ -52,6 +52,7 @@ def traces(model, monkeypatch):
         return sample(self, apply, table, keys, canvas, plan)
 
     monkeypatch.setattr(kind, "sample", traced_sample)
+    generate.sample_batch.clear_cache()  # Other tests sample from equal models.
     return shapes
 
 

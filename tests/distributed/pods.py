@@ -5,15 +5,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 
 from oneflow_jax.runtime import distributed
 from tests import runs
-
-TIMEOUT_S = 900
-"""Timeout in seconds, generous because the machine may be busy."""
 
 
 def find_free_port():
@@ -25,9 +21,8 @@ def find_free_port():
 class Pod:
     """Processes of one run that share `devices` devices; the context manager kills them at exit."""
 
-    def __init__(self, num_processes, *arguments, devices=8, module="oneflow_jax.main"):
-        kwargs = runs.popen_kwargs(*arguments)
-        kwargs["args"] = [sys.executable, "-m", module, *arguments]
+    def __init__(self, num_processes, *arguments, devices=8, **options):
+        kwargs = runs.popen_kwargs(*arguments, **options)
         environment = kwargs.pop("env") | {"JAX_NUM_CPU_DEVICES": str(devices // num_processes)}
         environment = {k: v for k, v in environment.items() if k not in distributed.ENV_VARS}
         address = f"localhost:{find_free_port()}"
@@ -59,7 +54,7 @@ class Pod:
 
     def wait_for(self, text):
         """Wait until process 0 prints the text or ends; return whether it printed the text."""
-        until = time.monotonic() + TIMEOUT_S
+        until = time.monotonic() + runs.TIMEOUT_S
         while text not in self.output(0) and self.processes[0].poll() is None:
             assert time.monotonic() < until, self.output(0)
             time.sleep(0.02)
@@ -70,7 +65,7 @@ class Pod:
 
     def exit_codes(self):
         """Wait for all processes and return their exit codes."""
-        return [process.wait(TIMEOUT_S) for process in self.processes]
+        return [process.wait(runs.TIMEOUT_S) for process in self.processes]
 
 
 def run(num_processes, *arguments, **options):

@@ -22,7 +22,6 @@ from tests.codecs.autoencoder import small_models
 from tests.distributed import config, pods
 
 PARADIGMS = ("oneflow", "mask_flow", "edit_flow", "transfusion", "chameleon", "dalle", "language")
-TRAINING_MODULE = "tests.distributed.training"
 LAYOUTS = ((1, 1), (1, 8), (2, 8), (4, 8))
 """Pairs of the number of processes and the total number of devices."""
 
@@ -73,7 +72,7 @@ def compare_curves(paradigms):
                     *arguments,
                     f"--workdir={folder}",
                     devices=devices,
-                    module=TRAINING_MODULE,
+                    module=runs.TRAINING_MODULE,
                 )
                 losses[count, devices] = read_reports(folder)
             first = losses.pop(LAYOUTS[0])
@@ -96,7 +95,7 @@ def run_kill_test(num_processes, num_kills, steps, seed=0):
             "--config.checkpoint.every=1",
             "--config.evaluation.every=7",
         ]
-        layout = {"devices": num_processes, "module": TRAINING_MODULE}
+        layout = {"devices": num_processes, "module": runs.TRAINING_MODULE}
         pods.run(num_processes, *arguments, f"--workdir={whole}", **layout)
         done, went_on = 0, 0
         while done < num_kills:

@@ -8,6 +8,7 @@ import sys
 import threading
 
 from oneflow_jax.runtime import distributed
+from tests import runs
 from tests.distributed import pods
 
 HOST = """
@@ -69,7 +70,7 @@ def run_hosts(num_hosts):
             )
             for n in range(num_hosts)
         ]
-        return [process.communicate(timeout=pods.TIMEOUT_S)[0].split() for process in processes]
+        return [process.communicate(timeout=runs.TIMEOUT_S)[0].split() for process in processes]
 
 
 def start_host(env):
@@ -89,5 +90,5 @@ def test_single_host_has_one_process():
 
 def test_host_without_a_pod_joins_no_cluster():
     """Check a single TPU host without a pod: it joins no cluster and sends no metadata request."""
-    output, _ = start_host(clean_environment()).communicate(timeout=pods.TIMEOUT_S)
+    output, _ = start_host(clean_environment()).communicate(timeout=runs.TIMEOUT_S)
     assert output.split() == ["False", "0", "1", "False", "True"]

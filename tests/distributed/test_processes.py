@@ -103,7 +103,7 @@ def test_one_process_resumes_a_checkpoint_of_two(two_process_run, tmp_path):
 def test_death_of_a_process_is_reported_and_the_run_resumes(tmp_path):
     folder, whole = (epath.Path(tmp_path / name) for name in ("run", "whole"))
     arguments = (config_flag("edit_flow"), f"--workdir={folder}")
-    with pods.Pod(2, *arguments, module="tests.distributed.training") as pod:
+    with pods.Pod(2, *arguments, module=runs.TRAINING_MODULE) as pod:
         assert pod.wait_for("training 5/6")
         pod.kill(1)
         codes = pod.exit_codes()
@@ -122,14 +122,14 @@ def test_a_damaged_checkpoint_stops_both_processes_or_is_skipped_by_both(two_pro
     newest = folder / workdir.CHECKPOINTS / "6"
     damaged.DAMAGES["truncated training state"](pathlib.Path(newest))
     arguments = (config_flag("oneflow"), f"--workdir={folder}", "--config.steps=8")
-    with pods.Pod(2, *arguments, module="tests.distributed.training") as pod:
+    with pods.Pod(2, *arguments, module=runs.TRAINING_MODULE) as pod:
         codes = pod.exit_codes()
         messages = [pod.output(index).strip().splitlines()[-1] for index in range(2)]
     assert messages[0] == messages[1]
     assert messages[0].startswith(f"error: {newest}: the checkpoint is damaged (")
     assert codes == [1, 1]
     outputs = pods.run(
-        2, *arguments, "--config.checkpoint.skip_damaged=True", module="tests.distributed.training"
+        2, *arguments, "--config.checkpoint.skip_damaged=True", module=runs.TRAINING_MODULE
     )
     assert "Resuming from step 4" in outputs[0]
     assert (folder / workdir.CHECKPOINTS / "8").exists()

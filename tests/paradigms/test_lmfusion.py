@@ -147,7 +147,7 @@ def run_training(folder, config):
     loop.run(system, folder)
     batches = iter(system.train_batches())
     with sharding.mesh_context(system.mesh), loop.checkpoint.Checkpoints(folder, 3) as checkpoints:
-        last = checkpoints.restore(train_state.abstract_state(system), batches)
+        last = checkpoints.restore(system.abstract_state, batches)
     batches.close()
     return FinishedRun(system, first, last)
 

@@ -44,7 +44,8 @@ def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, 
     paradigm = tiny.paradigm(objective, image)
     data = tiny.training_rows(tiny.captions(3))
     plan = SamplingPlan(ode.make_schedule(solver, steps, grid), guidance, return_trajectory=True)
-    out = sample(paradigm, oracle(paradigm, data), blank_targets(data), plan)
+    run = jax.jit(lambda canvas: sample(paradigm, oracle(paradigm, data), canvas, plan))
+    out = run(blank_targets(data))
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
     # At each step the x1 prediction is the data, and the state lies between noise and data.

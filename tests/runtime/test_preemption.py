@@ -19,6 +19,14 @@ from oneflow_jax.errors import Preempted
 from oneflow_jax.runtime import preemption, workdir
 from tests import runs
 
+LONG_RUN = (
+    runs.CONFIG,
+    "--config.steps=200",
+    "--config.checkpoint.every=1000",
+    "--config.evaluation.every=1000",
+)
+"""A run that only a signal makes save before its last step."""
+
 
 def run_until_signal(arguments, send):
     """Run the command, call `send` with the process at step 5; return exit code and output."""
@@ -34,7 +42,7 @@ def run_until_signal(arguments, send):
         if "training 5/" in line:
             send(process)
             break
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=runs.TIMEOUT_S)
     return process.returncode, stdout, "".join(before) + stderr
 
 
@@ -44,10 +52,9 @@ def press_ctrl_c(process):
 
 
 def test_sigterm_saves_exits_and_resuming_gives_the_same_result(tmp_path):
-    arguments = [runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000"]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
     code, stdout, stderr = run_until_signal(
-        [*arguments, f"--workdir={broken}"], lambda process: process.send_signal(signal.SIGTERM)
+        [*LONG_RUN, f"--workdir={broken}"], lambda process: process.send_signal(signal.SIGTERM)
     )
     assert code == main.EXIT_PREEMPTED == 143, stderr
     (step,) = [int(path.name) for path in (broken / workdir.CHECKPOINTS).iterdir()]
@@ -55,10 +62,11 @@ def test_sigterm_saves_exits_and_resuming_gives_the_same_result(tmp_path):
     assert f"Stopped after step {step}" in stdout
     assert not (broken / workdir.EVALUATION).exists()
     for folder in (broken, whole):
-        done = runs.run(*arguments, f"--workdir={folder}")
+        done = runs.run(*LONG_RUN, f"--workdir={folder}", module=runs.TRAINING_MODULE)
         assert done.returncode == 0, done.stderr
         assert (f"Resuming from step {step}" in done.stderr) == (folder == broken)
-    system = runs.prepare_system(broken, runs.make_config(steps=200, checkpoint__every=1000))
+    config = runs.make_config(steps=200, checkpoint__every=1000, evaluation__every=1000)
+    system = runs.prepare_system(broken, config)
     (state, position), (expected, at) = (
         runs.load_state(system, folder) for folder in (broken, whole)
     )
@@ -87,10 +95,7 @@ def assert_no_process_remains(process_group):
 
 
 def test_ctrl_c_saves_and_exits(tmp_path):
-    arguments = [
-        runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
-        f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
+    arguments = [*LONG_RUN, f"--workdir={tmp_path / 'run'}"]
     code, stdout, stderr = run_until_signal(arguments, press_ctrl_c)
     assert code == main.EXIT_INTERRUPTED == 130, stderr
     (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
@@ -98,7 +103,8 @@ def test_ctrl_c_saves_and_exits(tmp_path):
     assert f"Stopped after step {step} because of Ctrl-C" in stdout
     assert "Press Ctrl-C again" in stderr
     assert "Traceback" not in stderr
-    resumed = runs.run(*arguments[:1], f"--config.steps={step + 1}", *arguments[2:])
+    arguments[1] = f"--config.steps={step + 1}"
+    resumed = runs.run(*arguments, module=runs.TRAINING_MODULE)
     assert f"Resuming from step {step}" in resumed.stderr
 
 
@@ -106,8 +112,7 @@ def test_ctrl_c_saves_and_exits(tmp_path):
 def test_data_workers_leave_signals_to_the_run(tmp_path, number):
     """Check signals that terminals and service managers send to a process and its workers."""
     arguments = [
-        runs.CONFIG, "--config.steps=200", "--config.checkpoint.every=1000",
-        "--config.data.num_workers=2", "--config.data.num_streams=2",
+        *LONG_RUN, "--config.data.num_workers=2", "--config.data.num_streams=2",
         f"--workdir={tmp_path / 'run'}",
     ]  # fmt: skip
     groups = []

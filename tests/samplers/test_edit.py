@@ -32,6 +32,12 @@ def make_sampler(steps, vocab_size, condition_on_text_time=False, grid="uniform"
     return edit.EditSampler(alphabet, predictions.X1Prediction(), condition_on_text_time, plan=how)
 
 
+def generate(sample, apply, table, canvas):
+    """Call a sampler as one compiled program: compiling each of its operations takes longer."""
+    call = jax.jit(lambda keys, canvas: sample(apply, table, keys, canvas))
+    return call(row_keys(SEED, len(canvas.ids)), canvas)
+
+
 def written_fraction(grid):
     """Return the fraction of 256 tokens that an optimal network inserts in 16 steps (8 rows)."""
     first, last, rows = 4, 259, 8
@@ -44,7 +50,7 @@ def written_fraction(grid):
         return insertion_oracle.counting_model(last, vocab)(view.replace(embeds=moved))
 
     run, canvas = make_sampler(16, vocab, grid=grid), insertion_oracle.empty_prompts(rows, 300)
-    out = run(shifted_model, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
+    out = generate(run, shifted_model, insertion_oracle.one_hot_table(vocab), canvas)
     assert int(out.nfe) == 16
     count = 0
     for b in range(rows):
@@ -77,10 +83,7 @@ def frequencies(language, steps, rows, condition_on_text_time):
         language.optimal_model(condition_on_text_time),
         insertion_oracle.one_hot_table(language.vocab),
     )
-    out = jax.jit(lambda keys, canvas: run(apply, table, keys, canvas))(
-        row_keys(SEED, rows), canvas
-    )
-    return language.frequencies(out.canvas)
+    return language.frequencies(generate(run, apply, table, canvas).canvas)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_sampling_runs_until_all_times_are_one():
 
     canvas = insertion_oracle.empty_prompts(rows, length, insertable=InsertPolicy.ANY)
     run = make_sampler(steps, vocab, return_trajectory=True)
-    out = run(eager, insertion_oracle.one_hot_table(vocab), row_keys(SEED, rows), canvas)
+    out = generate(run, eager, insertion_oracle.one_hot_table(vocab), canvas)
     image = np.asarray(out.canvas.is_image)
     assert image.any()
     # Every image reached the x1 prediction.
@@ -141,7 +144,7 @@ def test_text_gap_gets_no_images():
         )
 
     canvas = insertion_oracle.empty_prompts(2, 32, insertable=InsertPolicy.TEXT)
-    out = make_sampler(4, 8)(eager, insertion_oracle.one_hot_table(8), row_keys(SEED, 2), canvas)
+    out = generate(make_sampler(4, 8), eager, insertion_oracle.one_hot_table(8), canvas)
     assert not np.asarray(out.canvas.is_image).any()
     assert np.asarray(out.canvas.ids)[np.asarray(out.canvas.to_generate)].min() >= 4
     assert int(out.nfe) == 4
@@ -156,7 +159,7 @@ def test_full_canvas_sets_truncated_and_keeps_items_complete():
         )
 
     canvas = insertion_oracle.empty_prompts(8, 16, insertable=InsertPolicy.ANY)
-    out = make_sampler(8, 8)(eager, insertion_oracle.one_hot_table(8), row_keys(SEED, 8), canvas)
+    out = generate(make_sampler(8, 8), eager, insertion_oracle.one_hot_table(8), canvas)
     assert np.asarray(out.truncated).all()
     span, image = np.asarray(out.canvas.span), np.asarray(out.canvas.is_image)
     for b in range(8):

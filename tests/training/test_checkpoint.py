@@ -5,7 +5,7 @@ from etils import epath
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import sharding, workdir
-from oneflow_jax.training import checkpoint, train_state
+from oneflow_jax.training import checkpoint
 from tests import runs
 
 
@@ -16,7 +16,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     folder = runs.copy_run(finished, tmp_path)
     with checkpoint.Checkpoints(folder, max_to_keep=2) as checkpoints:
         data = iter(system.train_batches())
-        restored = checkpoints.restore(train_state.abstract_state(system), data)
+        restored = checkpoints.restore(system.abstract_state, data)
         checkpoints.save(restored, 8, data)
         checkpoints.wait()
         assert checkpoints.latest_step == 8
@@ -40,7 +40,7 @@ def test_ema_parameters_are_restored_alone(tmp_path):
     system, finished = runs.trained_run()
     state, _ = runs.load_state(system, finished)
     with checkpoint.Checkpoints(finished, 3) as checkpoints:
-        ema = checkpoints.restore_ema(train_state.abstract_state(system).ema)
+        ema = checkpoints.restore_ema(system.abstract_state.ema)
     runs.assert_identical(jax.tree.map(np.asarray, ema), state.ema)
     # EMA and parameters differ.
     differs = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.ema, state.params)
@@ -56,7 +56,7 @@ def test_checkpoint_restores_on_another_mesh(tmp_path):
     runs.assert_identical(moved, state)
     assert position == expected_position
     with sharding.mesh_context(sharded_system.mesh):
-        like = train_state.abstract_state(sharded_system)
+        like = sharded_system.abstract_state
     ways = {leaf.sharding.num_devices for leaf in jax.tree.leaves(like.params)}
     assert ways == {8}
     assert any("fsdp" in str(leaf.sharding.spec) for leaf in jax.tree.leaves(like.params))
@@ -92,6 +92,6 @@ def test_old_checkpoint_format_can_be_sampled_but_not_resumed(tmp_path):
     with pytest.raises(UserError, match=r"earlier version.*another --workdir; with init_from="):
         runs.load_state(system, folder)
     with checkpoint.Checkpoints(folder, 3) as checkpoints:
-        ema = checkpoints.restore_ema(train_state.abstract_state(system).ema)
+        ema = checkpoints.restore_ema(system.abstract_state.ema)
     state, _ = runs.load_state(system, finished)
     runs.assert_identical(jax.tree.map(np.asarray, ema), state.ema)

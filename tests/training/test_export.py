@@ -37,7 +37,7 @@ def export_folder(tmp_path_factory):
     """Return an export of the tiny run, read-only like an installed package."""
     system, run = runs.trained_run()
     into = epath.Path(tmp_path_factory.mktemp("release") / "given")
-    export.export(system.config, run, into, train_state.abstract_state(system).ema)
+    export.export(system.config, run, into, system.abstract_state.ema)
     return into
 
 
@@ -59,7 +59,7 @@ def test_export_samples_like_its_run(export_folder, monkeypatch, tmp_path):
 
 def test_exported_parameters_are_float16_and_sharded(export_folder):
     system, run = runs.trained_run()
-    like = train_state.abstract_state(system).ema
+    like = system.abstract_state.ema
     ours, theirs = export.load_ema_params(export_folder, like), export.load_ema_params(run, like)
     for actual, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert actual.dtype == expected.dtype
@@ -85,7 +85,7 @@ def test_sampling_writes_nothing_to_the_export(export_folder, monkeypatch):
 def test_init_from_accepts_an_export(export_folder, tmp_path):
     system = runs.prepare_system(tmp_path, runs.make_config(init_from=str(export_folder)))
     state = init_from.init_from_checkpoint(system, train_state.init_sharded(system))
-    expected = export.load_ema_params(export_folder, train_state.abstract_state(system).ema)
+    expected = export.load_ema_params(export_folder, system.abstract_state.ema)
     runs.assert_identical(jax.device_get(state.params), jax.device_get(expected))
     assert (tmp_path / workdir.TOKENIZER).read_bytes() == (
         export_folder / workdir.TOKENIZER

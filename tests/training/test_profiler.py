@@ -26,6 +26,7 @@ def test_run_writes_profiles_previews_checkpoints_and_compile_cache(tmp_path):
         "--config.checkpoint.max_to_keep=1",
         "--config.checkpoint.keep_period=2",
         "--config.compilation_cache=True",
+        module=runs.TRAINING_MODULE,
     )
     assert done.returncode == 0, done.stderr
     assert list((folder / workdir.PROFILE).glob("plugins/profile/*/*.xplane.pb"))

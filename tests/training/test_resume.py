@@ -70,7 +70,8 @@ def test_finished_run_is_not_changed(tmp_path):
 
 def run_and_kill(arguments, lines, rng):
     """Run the command, kill it after some lines of progress, and return whether it was running."""
-    process = subprocess.Popen(**runs.popen_kwargs(*arguments), stderr=subprocess.PIPE)
+    kwargs = runs.popen_kwargs(*arguments, module=runs.TRAINING_MODULE)
+    process = subprocess.Popen(**kwargs, stderr=subprocess.PIPE)
     num_lines = 0
     for line in process.stderr:
         num_lines += "training" in line
@@ -88,13 +89,13 @@ def test_run_killed_at_random_times_is_bit_identical(tmp_path):
     rng = random.Random(0)
     arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7"]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
-    done = runs.run(*arguments, f"--workdir={whole}")
+    done = runs.run(*arguments, f"--workdir={whole}", module=runs.TRAINING_MODULE)
     assert done.returncode == 0, done.stderr
     kills = [
         run_and_kill([*arguments, f"--workdir={broken}"], rng.randint(1, 10), rng) for _ in range(2)
     ]
     assert all(kills)
-    done = runs.run(*arguments, f"--workdir={broken}")
+    done = runs.run(*arguments, f"--workdir={broken}", module=runs.TRAINING_MODULE)
     assert done.returncode == 0, done.stderr
     assert "Resuming from step" in done.stderr
     system = runs.prepare_system(broken, runs.make_config(steps=40, evaluation__every=7))

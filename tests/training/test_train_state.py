@@ -20,6 +20,10 @@ class System:
     loop_config: LoopConfig
     mesh: jax.sharding.Mesh
 
+    @property
+    def abstract_state(self):
+        return train_state.abstract_state(self)
+
     def init_state(self, key):
         matrix = jax.random.normal(train_state.init_key(key), (16, 4))
         params = {"w": nn.LogicallyPartitioned(matrix, ("width", "embed")), "b": jnp.zeros(3)}
