@@ -77,6 +77,20 @@ def test_duplicates_share_a_split_and_fractions_are_met():
     assert thresholds[0] != thresholds[1]
 
 
+def test_all_captions_of_an_image_are_in_one_split():
+    rng = np.random.default_rng(0)
+    pictures = [Image(rng.integers(0, 256, (2, 2, 3), np.uint8)) for _ in range(200)]
+    sides = [
+        {
+            shard.assign_split(Document((Text(f"caption {n}"), picture)), 0.3),
+            shard.assign_split(Document((picture, Text("another"), Text(f"{n}"))), 0.3),
+        }
+        for n, picture in enumerate(pictures)
+    ]
+    assert all(len(side) == 1 for side in sides)
+    assert 0.2 < sides.count({"heldout"}) / len(sides) < 0.4
+
+
 def test_only_first_locations_are_recorded_and_counts_add_up():
     whole = DatasetStats()
     for n in range(4):
