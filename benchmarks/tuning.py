@@ -95,7 +95,7 @@ def _check_flags(flags: argparse.Namespace) -> None:
     taken = sorted(fields & set(DEDICATED_FLAGS))
     if taken:
         hints = ", ".join(f"{field} with {DEDICATED_FLAGS[field]}" for field in taken)
-        raise UserError(f"--set: these keys have separate flags. Set {hints}.")
+        raise UserError(f"--set does not accept {', '.join(taken)}. Set {hints}.")
 
 
 def _override_suffix(assignments: Sequence[str]) -> str:

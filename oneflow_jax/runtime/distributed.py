@@ -112,7 +112,7 @@ def is_primary() -> bool:
 
 
 def barrier() -> None:
-    """Wait until all processes have called this function equally often."""
+    """Wait until every process has called this function as many times as this process."""
     if is_multi_process():
         # JAX's own barrier runs on devices and times out after half a minute. Orbax has a barrier
         # between processes, whose timeout can be set.

@@ -203,7 +203,11 @@ def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> 
     """Log why existing prepared data is not used."""
     path = entry.settings.path
     if any(donor.plan.settings.path == path for donor in donors):
-        logging.info("source.path=%s has changed. Its data is brought up to date.", path)
+        logging.info(
+            "source.path=%s: the files have changed since they were prepared. The program prepares "
+            "the new and changed files.",
+            path,
+        )
     for folder in store.list_outdated(entry.root, path):
         logging.warning(
             "%s was prepared by an earlier version of the program. This folder is not used. The "
