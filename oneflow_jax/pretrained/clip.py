@@ -183,7 +183,9 @@ def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 -
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
     except Exception as error:  # The package `tokenizers` raises only this class.
-        raise UserError(f"{path}: not a tokenizer file ({error}). Download it again.") from error
+        raise UserError(
+            f"{path}: not a tokenizer file ({error}). Download the file again."
+        ) from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer
