@@ -126,7 +126,7 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
         f"Rooflines are for a document of {document.num_text_tokens} tokens and "
         f"{document.num_images} images, each of {document.patches_per_image} patches or "
         f"{document.codes_per_image:,} codes. The tables give the number of forward passes for "
-        "the whole document; for Transfusion and LMFusion, they give the number for each image. "
+        "the whole document; for Transfusion and LMFusion, they give the number per image. "
         f"In the next notes, Transfusion and LMFusion take {IMAGE_NFE} forward passes per image."
     )
     for name, batch, setting in rooflines.iter_workloads():
