@@ -51,12 +51,14 @@ Row = dict[str, object]
 def main(argv: list[str] | None = None) -> list[Row]:
     """Train, measure, print, write, and return a row for each paradigm and learning rate."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("names", nargs="*", default=[*compare.PASSES], help="default: all")
+    flags.add_argument(
+        "names", nargs="*", default=[*compare.PASSES], help="paradigms to train (default: all)"
+    )
     flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
     flags.add_argument("--set", nargs="*", default=[], help="overrides for all runs")
     flags.add_argument("--seed", type=int, default=0, help="RNG seed of the runs")
     flags.add_argument("--flops", type=float, help="training FLOPs of each run")
-    flags.add_argument("--samples", type=int, help="number of documents for metrics")
+    flags.add_argument("--samples", type=int, help="number of documents to measure")
     flags.add_argument("--out", default="runs/tuning", help="folder of runs and metrics")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
     flags = flags.parse_args(argv)
@@ -95,7 +97,7 @@ def _check_flags(flags: argparse.Namespace) -> None:
     taken = sorted(fields & set(DEDICATED_FLAGS))
     if taken:
         hints = ", ".join(f"{field} with {DEDICATED_FLAGS[field]}" for field in taken)
-        raise UserError(f"--set: these keys have separate flags. Set {hints}.")
+        raise UserError(f"--set does not accept {', '.join(taken)}. Set {hints}.")
 
 
 def _override_suffix(assignments: Sequence[str]) -> str:

@@ -143,7 +143,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.z_loss_weight = 1e-5  # chameleon and dalle: loss weight of the z-loss
 
     config.evaluation.time_bins = 5  # bins of t for the held-out loss
-    config.evaluation.suite = ""  # metrics of generated documents: build/evaluation.py
+    # Tasks and metrics for generated documents: "emoji", "emoji_styles" or "digits"; "" for none.
+    config.evaluation.suite = ""
     # Whether to compute metrics that need pretrained networks (requirements-metrics.txt).
     config.evaluation.full_metrics = False
     # For full_metrics: file of pytorch-fid's weights, for FID.
@@ -227,7 +228,9 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
     if "autoencoder" in config:
         return _shrink_codec(config)
     config.model.update(transformer_config(layers=2, width=32, heads=2))
-    config.model.scan_unroll = 1  # Compilation takes most of the time.
+    # In a run of two steps, compilation takes most of the time. A loop over the layers compiles
+    # faster than unrolled layers.
+    config.model.scan_unroll = 1
     config.model.dtype = "float32"
     if "documents" in config.source:
         config.source.documents = 64

@@ -39,8 +39,9 @@ queued_resource() {
         --project="$PROJECT" --zone="$ZONE" "$@"
 }
 
-# ask COMMAND...: sets ANSWER to the output of gcloud; on an error, sets ERROR and fails. Connection
-# errors are retried, because some of the scripts poll for days.
+# ask COMMAND...: runs COMMAND, which calls gcloud, and sets ANSWER to its output. If COMMAND fails,
+# ask sets ERROR to its error message and fails too. After a connection error, ask runs COMMAND
+# again, because some scripts poll for days and one lost connection must not end them.
 ask() {
     local file tries
     file=$(mktemp)

@@ -207,7 +207,7 @@ def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layou
     if edit and gaps:
         raise UserError(
             f"The document {prompt.text()!r} has a gap, and only finished documents can be edited: "
-            "fill it first, with --prompt."
+            "fill the gap first, with --prompt."
         )
     if edit:
         row = layout.edit_row(prompt)

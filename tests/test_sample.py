@@ -60,7 +60,7 @@ def test_prompts_are_checked_before_sampling():
 def test_document_to_edit_needs_no_gap():
     system, _ = runs.trained_run()
     assert len(sample.parse_prompts(system, ["a picture of red"], edit=True)) == 1
-    with pytest.raises(UserError, match="fill it first"):
+    with pytest.raises(UserError, match="fill the gap first"):
         sample.parse_prompts(system, ["a picture of red: <image>"], edit=True)
     with pytest.raises(UserError, match="empty"):
         sample.parse_prompts(system, [], edit=True)

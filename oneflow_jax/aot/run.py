@@ -51,7 +51,8 @@ def run(
     chosen = [topologies.parse_topology(name) for name in topology_names or config.aot_topologies]
     if not chosen:
         raise UserError(
-            "--topology is missing, and config.aot_topologies is empty. Give one, e.g. v4-64."
+            "--topology is missing, and config.aot_topologies is empty. Give a TPU slice, e.g. "
+            "--topology=v4-64."
         )
     figures = {}
     for topology in chosen:

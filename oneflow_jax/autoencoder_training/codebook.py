@@ -18,7 +18,9 @@ def count_codes(codes: Int[Array, "*b"], num_codes: int) -> Float[Array, "K"]:
 def codebook_entropy_loss(
     vectors: Float[Array, "n C"], table: Float[Array, "K C"]
 ) -> Float[Array, ""]:
-    """Return log K - H(p), in nats, where p is the mean probability of each code; 0 if uniform.
+    """Return log K - H(p), in nats, where p is the mean probability of each code.
+
+    The result is 0 if all codes are equally probable.
 
     The soft assignment of a vector v to code k has probability softmax_k(-|v - e_k|^2 / s), where s
     is the mean squared distance of the vectors to their nearest codes. A similar loss is eq. 5 of

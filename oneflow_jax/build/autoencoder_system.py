@@ -168,7 +168,7 @@ def system(config: ml_collections.ConfigDict, for_training: bool = True) -> Syst
     if mesh.shape["context"] > 1:
         raise UserError(
             f"mesh.context={config.mesh.context}: autoencoders do not shard an image over devices. "
-            "Set it to 1, and shard the batch over mesh.data."
+            "Set mesh.context=1, and shard the batch over mesh.data."
         )
     sharding.check_batch_divides(mesh, config.batch_size, config.grad_accum_steps)
     streams.check_divisible(config.batch_size, config.data.num_streams)

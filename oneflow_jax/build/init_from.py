@@ -26,8 +26,8 @@ def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     if config.paradigm.name == after and not config.init_from:
         raise UserError(
             f"paradigm.name={after!r}: it initializes from a text model, but init_from is empty. "
-            f"Train one with paradigm.name={before!r} and otherwise the same configuration, and "
-            "set init_from to its folder."
+            f"Train a text model with paradigm.name={before!r} and otherwise the same "
+            "configuration, and set init_from to the folder of that run."
         )
     if config.init_from and not workdir.has_checkpoints(folder):
         workdir.load_config(storage.resolve_path(config.init_from, "init_from"), field="init_from")
@@ -62,6 +62,6 @@ def _load_ema(folder: epath.Path, params: PyTree) -> PyTree:
         return export.load_ema_params(folder, like)
     except (ValueError, KeyError) as error:
         raise UserError(
-            f"init_from={folder}: its parameters do not match this configuration. Use the same "
-            f"model, paradigm and data. {error}"
+            f"init_from={folder}: the parameters of that run do not match this configuration. Use "
+            f"the same model, paradigm and data. {error}"
         ) from error

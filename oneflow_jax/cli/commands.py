@@ -158,7 +158,9 @@ def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:
     command = find(name)
     flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
     if "mode" in flags:
-        raise UserError(f"--mode: the command `oneflow {name}` replaces it. Leave it out.")
+        raise UserError(
+            f"--mode: the command `oneflow {name}` already sets the mode. Leave --mode out."
+        )
     defaults = () if flags & {"config", "workdir"} else command.defaults
     return [f"--mode={command.mode}", *defaults, *arguments]
 

@@ -9,10 +9,12 @@ MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ("train", "evaluate", "sample", "prepare", "clean", "export", "aot"),
-    "train: prepare, train (or resume), evaluate and sample. prepare, evaluate, sample: do only "
-    "that part. clean: list prepared data in data.dir whose source has changed. export: write to "
-    "--output the files that sampling needs. aot: compile for TPUs that are not attached, and "
-    "report memory and time.",
+    '"train" prepares the data, trains or resumes, evaluates and samples. "prepare" only prepares '
+    'the data and the tokenizer. "evaluate" only measures a trained run. "sample" only samples '
+    'from a trained run. "clean" lists the prepared data in data.dir that is no longer used; it '
+    'deletes this data only if --delete is given. "export" writes the files that sampling needs '
+    'to the folder --output. "aot" compiles the programs for TPUs that are not attached, and '
+    "reports their memory and time.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default: runs/<name of the config>."

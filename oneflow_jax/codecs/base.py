@@ -8,7 +8,7 @@ from oneflow_jax.errors import UserError
 
 
 class Codec(Protocol):
-    """Converts images to sequences of codes or of latents with about unit variance, and back."""
+    """Converts images to sequences of codes, or of latents with about unit variance, and back."""
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -110,10 +110,11 @@ def _crossover_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     for figure, batch_size in (("seconds_per_document", "1"), ("seconds_per_document_8", "8")):
         flow = models["oneflow"].metrics
         each = flow[figure].value / flow["nfe"].value
-        than = [f"{one.title} up to NFE {int(one.metrics[figure].value / each)}" for one in cached]
+        limits = {one.title: int(one.metrics[figure].value / each) for one in cached}
         yield (
             f"Measured at batch size {batch_size}, a forward pass of OneFlow takes {each:.4f} s "
-            f"per document, so OneFlow is faster than {', '.join(than)}."
+            f"per document. So the largest NFE at which OneFlow is faster is "
+            f"{_describe_limits(limits)}."
         )
 
 
@@ -124,8 +125,9 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
     yield (
         f"Rooflines are for a document of {document.num_text_tokens} tokens and "
         f"{document.num_images} images, each of {document.patches_per_image} patches or "
-        f"{document.codes_per_image:,} codes. Forward passes are per document, but per image for "
-        "Transfusion and LMFusion."
+        f"{document.codes_per_image:,} codes. The tables give the number of forward passes for "
+        "the whole document; for Transfusion and LMFusion, they give the number per image. "
+        f"In the next notes, Transfusion and LMFusion take {IMAGE_NFE} forward passes per image."
     )
     for name, batch, setting in rooflines.iter_workloads():
         flow = generation.PROFILES["oneflow"]
@@ -133,19 +135,21 @@ def _roofline_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:
             one.title: latency.seconds(generation.PROFILES[one.name], IMAGE_NFE, setting)
             for one in cached
         }
-        than = [
-            f"{title} {_describe_limit(latency.crossover_nfe(flow, limit, setting))}"
-            for title, limit in limits.items()
-        ]
+        crossovers = {
+            title: latency.crossover_nfe(flow, limit, setting) for title, limit in limits.items()
+        }
         yield (
-            f"By roofline on TPU v4 with {name} parameters, batch size {batch}, and {IMAGE_NFE} "
-            "forward passes per image for the other models, OneFlow is faster than "
-            f"{', '.join(than)}."
+            f"By roofline on TPU v4, with {name} parameters and batch size {batch}, the largest "
+            f"NFE at which OneFlow is faster is {_describe_limits(crossovers)}."
         )
 
 
-def _describe_limit(nfe: int | None) -> str:
-    return "at no NFE" if nfe is None else f"up to NFE {nfe}"
+def _describe_limits(limits: Mapping[str, int | None]) -> str:
+    """List the largest NFE at which OneFlow is faster than each model; None if there is none."""
+    return ", ".join(
+        f"{'none' if nfe is None else nfe} in comparison with {title}"
+        for title, nfe in limits.items()
+    )
 
 
 def _frozen_text_notes(models: Mapping[str, page.ModelResult]) -> Iterator[str]:

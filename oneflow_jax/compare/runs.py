@@ -1,4 +1,4 @@
-"""Training runs of a comparison: one per paradigm and seed, each in its own folder.
+"""Training runs of a comparison: one per paradigm and seed, each run in a separate folder.
 
 <workdir>/codec             VQModel for the paradigms with image codes
 <workdir>/<name>-<seed>     run of a paradigm

@@ -12,7 +12,7 @@ from oneflow_jax.errors import UserError, check_integer, check_one_of
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A part of a document that is text."""
+    """A text, as one part of a document."""
 
     text: str
 

@@ -80,7 +80,10 @@ class LatentDataset:
         index = latents.read_index(path, self.autoencoder.fingerprint)
         if latents.all_complete(self.folder, index):
             return index
-        logging.info("Latents in %s are missing or truncated. They are encoded again.", self.folder)
+        logging.info(
+            "Latents in %s are missing or truncated. The program encodes these latents again.",
+            self.folder,
+        )
         return None
 
     def _encode_split(self, split: str, source: Sequence[Document], *, is_shared: bool) -> None:

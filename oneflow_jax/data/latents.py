@@ -171,7 +171,9 @@ def read_index(path: epath.Path, fingerprint: str) -> LatentIndex:
             tuple(values["deviation"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not an index of latents ({error!r}). Delete it.") from error
+        raise UserError(
+            f"{path} is not an index of latents ({error!r}). Delete the file."
+        ) from error
     if index.fingerprint != fingerprint:
         raise UserError(
             f"{path}: the latents were encoded by codec {index.fingerprint}, but codec.path holds "
@@ -264,7 +266,7 @@ def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
 
 def _corrupt_error(path: str, error: Exception) -> UserError:
     why = str(error).splitlines()[0][:120]
-    return UserError(f"{path} is damaged. Delete it and run the same command again ({why}).")
+    return UserError(f"{path} is damaged. Delete the file and run the same command again ({why}).")
 
 
 def _to_record(document: Document) -> bytes:

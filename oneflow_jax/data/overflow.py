@@ -1,4 +1,4 @@
-"""Handling of documents that are longer than a row: split them, drop them, or raise an error."""
+"""Handling of documents that are longer than a row: each is split, dropped or an error."""
 
 import dataclasses
 import functools

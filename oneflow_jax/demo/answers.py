@@ -88,7 +88,8 @@ def _open_image(tag: prompts.ImageTag, files: Sequence[str]) -> PIL.Image.Image:
     if tag.path not in known:
         uploaded = ", ".join(pathlib.Path(path).name for path in files) or "none yet"
         raise UserError(
-            f"<image:{tag.path}>: not on the page. Add it under Images, which has {uploaded}."
+            f"<image:{tag.path}>: not on the page. Add the image under Images, which has "
+            f"{uploaded}."
         )
     try:
         return PIL.Image.open(known[tag.path])

@@ -1,8 +1,8 @@
 """Metrics of interleaved documents: do words and images of a generated document belong together?
 
-Benchmarks of free interleaved generation rely on human raters or large models. The documents here
-consist of known concepts in known templates, so all metrics can be counted exactly. Each metric is
-in the range 0 to 1:
+Other benchmarks let a model write any text and images, so they need human raters or large models
+to score the documents. The documents here consist of known concepts in known templates, so a
+program can count all metrics exactly. Each metric is in the range 0 to 1:
 
     image_name_alignment  fraction of images that show the right name: the names in the text and
                           what the images show are aligned as two sequences. The place of an image

@@ -39,7 +39,7 @@ NAMES = (
 
 
 SEPARATE_TEXT_TIMES = ("image_to_text", "own_run_times", "own_slot_times")
-"""Tasks in which the time of text is not that of an image."""
+"""Tasks in which the time of a text differs from the times of the images."""
 
 
 @flax.struct.dataclass

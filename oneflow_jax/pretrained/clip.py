@@ -175,13 +175,17 @@ def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 -
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError(f"The package tokenizers is not installed: {INSTALL_HINT}") from error
+        raise UserError(
+            f"The package tokenizers is not installed. Run `{INSTALL_HINT}`."
+        ) from error
     if not path.exists():
-        raise UserError(f"{path}: the file does not exist. Get it from the source of the model.")
+        raise UserError(f"{path}: the file does not exist. Copy it from the CLIP model's folder.")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
     except Exception as error:  # The package `tokenizers` raises only this class.
-        raise UserError(f"{path}: not a tokenizer file ({error}). Download it again.") from error
+        raise UserError(
+            f"{path}: not a tokenizer file ({error}). Download the file again."
+        ) from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer

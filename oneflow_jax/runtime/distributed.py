@@ -93,8 +93,8 @@ def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
     address, count, index = env.values()
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise UserError(
-            f"{settings}: the last two must be whole numbers. Set the number of processes and the "
-            "index of this process, from 0."
+            f"{settings}: the last two values must be whole numbers. Set the number of processes "
+            "and the index of this process, from 0."
         )
     if not address.rpartition(":")[2].isdecimal():
         raise UserError(f"{settings}: the first must be an address. Set HOST:PORT of process 0.")
@@ -112,7 +112,7 @@ def is_primary() -> bool:
 
 
 def barrier() -> None:
-    """Wait until all processes have called this function equally often."""
+    """Wait until every process has called this function as many times as this process."""
     if is_multi_process():
         # JAX's own barrier runs on devices and times out after half a minute. Orbax has a barrier
         # between processes, whose timeout can be set.

@@ -60,10 +60,11 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_lock(workdir: epath.Path) -> Iterator[None]:
-    """Prevent runs on this machine from changing the folder within a `with` block.
+    """Lock the folder of a run while a `with` block reads it.
 
-    The function writes nothing: if the lock file is missing or cannot be opened, the block runs
-    without a lock. Several processes may read at the same time.
+    During the block, no run on this machine can change the folder. The function writes nothing:
+    if the lock file is missing or cannot be opened, the block runs without a lock. Several
+    processes may read the folder at the same time.
 
     Raises:
         UserError: a run holds the lock; or the disk is full or not writable within the block, for

@@ -235,7 +235,7 @@ class TrainingLease:
         if holder != self._holder:
             raise UserError(
                 f"{self._path}: another run has taken over --workdir, {holder.strip()}. This run "
-                "saves nothing more. Stop one of the two, or give them different folders."
+                "saves nothing more. Stop one of the two runs, or give each run its own folder."
             )
 
 

@@ -134,7 +134,8 @@ def check_config(
     Args:
         workdir: folder of the run.
         config: configuration to compare.
-        may_write: whether to delete files of the folder that belong to another configuration.
+        may_write: whether to delete `tokenizer.model` and `latents.json` from the folder, if they
+            were made for another configuration and the run has no checkpoint yet.
 
     Raises:
         UserError: the folder belongs to a run with another configuration.
@@ -159,7 +160,7 @@ def check_config(
     if not may_write:
         return
     if changed or (not trained and old.get("init_from") != config.get("init_from")):
-        # These files were made with the old values, or with another `init_from`.
+        # The tokenizer and the latents were made with the old values, or with another `init_from`.
         (workdir / TOKENIZER).unlink(missing_ok=True)
         (workdir / LATENTS).unlink(missing_ok=True)
 
@@ -237,7 +238,7 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Return all values of the configuration as text, by full key."""
+    """Return all values as text, by keys with their sections, such as `model.width`."""
     rows: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):

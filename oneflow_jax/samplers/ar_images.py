@@ -118,7 +118,8 @@ class FlowImageSampler:
             time = jnp.broadcast_to(jnp.where(is_given, 1.0, t)[:, None], x.shape[:2])
             latents = jnp.where(read, source.latents, x)
             view = guidance.repeat(context.view.replace(latents=latents, time=time))
-            # The cache is not advanced, so the next forward pass overwrites these entries.
+            # The returned cache, which has the keys and values of the noisy image, is discarded. So
+            # every forward pass begins with the cache of the slots before the image.
             outputs, _ = network.decode(view, cache)
             return self.image_prediction.to_x1(guidance.combine(outputs["image"]), latents, time)
 

@@ -22,7 +22,7 @@ def sample_edit_ops(
     editable: Bool[Array, "L"],
     canvas: Canvas,
 ) -> Int[Array, "L"]:
-    """Sample the `EditOp` of each slot for one step; an image gets the one of its last slot.
+    """Sample the `EditOp` of each slot for one step; an image gets the operation of its last slot.
 
     Args:
         key: PRNG key.

@@ -178,8 +178,8 @@ class Checkpoints:
             path = self._directory / str(step)
             if older is None:
                 raise UserError(
-                    f"{path}: the checkpoint is damaged ({damage}), and there is no older one. "
-                    "Restore it from a backup, or train in another --workdir.",
+                    f"{path}: the checkpoint is damaged ({damage}), and there is no older "
+                    "checkpoint. Restore it from a backup, or train in another --workdir.",
                     in_all_processes=True,
                 )
             if not skip_damaged:

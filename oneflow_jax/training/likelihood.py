@@ -1,7 +1,8 @@
-"""Likelihood of held-out text: -log p in nats per document, or an upper bound on it.
+"""Likelihood of held-out text: -log p in nats per document, or an upper bound on -log p.
 
-    nats per document = 1/N · sum over N documents of E_u [ the loss term `text` of the scorer ]
+    nats per document = 1/N · Σ_n E_u [ text loss of document n at u ],   n = 1, ..., N
 
+The text loss is the loss term `text` of the scorer.
 The scorer is an objective that corrupts and scores rows. `paradigms/likelihood.py` defines the
 scorers, and says whether a scorer gives the exact value or a bound. Some paradigms have no scorer.
 For each document, u takes evenly spaced values, which are shifted from batch to batch by multiples

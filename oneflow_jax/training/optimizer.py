@@ -183,7 +183,7 @@ def _matrix_axes(params: PyTree) -> PyTree:
     if not jax.tree.leaves(tree):
         raise UserError(
             "optimizer.name='muon': Muon updates the matrices of a backbone, and none of the "
-            "trained parameters is one. Set optimizer.name to 'adamw'."
+            "trained parameters is such a matrix. Set optimizer.name to 'adamw'."
         )
     return tree
 

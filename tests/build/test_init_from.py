@@ -199,5 +199,5 @@ def test_different_parameters_are_reported(changes, folder, language, tmp_path):
     config = make_config("lmfusion", folder, init_from=language[0], **changes)
     with pytest.raises(UserError) as error:
         restore_state(epath.Path(tmp_path), config)
-    message = f"init_from={language[0]}: its parameters do not match this configuration"
+    message = f"init_from={language[0]}: the parameters of that run do not match this configuration"
     assert message in str(error.value)

@@ -219,7 +219,7 @@ def test_notes_mention_only_present_models(finished_comparison):
 
     assert "DALL-E" not in format_text("oneflow")
     assert "faster" not in format_text("oneflow")
-    assert "faster than DALL-E" in format_text("oneflow", "dalle")
+    assert "OneFlow is faster is 1 in comparison with DALL-E" in format_text("oneflow", "dalle")
     assert "for each image" not in format_text("oneflow", "dalle")
     assert "means over" not in format_text("oneflow")
     assert "means over 3 training runs" in format_text("oneflow", seeds=(0, 1, 2))

@@ -187,7 +187,9 @@ def test_truncated_shard_is_encoded_again_with_a_warning(tmp_path, uninterrupted
     autoencoder = Means()
     with caplog.at_level(logging.INFO):
         assert len(make_preparation(folder, autoencoder).open_split("train")) == COUNTS["train"]
-    message = f"Latents in {folder} are missing or truncated. They are encoded again."
+    message = (
+        f"Latents in {folder} are missing or truncated. The program encodes these latents again."
+    )
     assert message in caplog.messages
     assert sorted(autoencoder.encoded_images()) == sorted(set(images_of_shard("train", 3)))
     assert files(folder) == uninterrupted_files

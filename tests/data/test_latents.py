@@ -222,5 +222,5 @@ def test_damaged_shard_is_named(folder, where):
     first = {"documents": 200, "list": len(content) // 2}[where]
     content[first : first + 200] = bytes(200)
     shard.path.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=rf"{shard.path.name} is damaged\. Delete it"):
+    with pytest.raises(UserError, match=rf"{shard.path.name} is damaged\. Delete the file"):
         list(latents.open_split(folder, "train", 12))

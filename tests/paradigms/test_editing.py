@@ -1,4 +1,4 @@
-"""Tests of editing with `edit_flow`, by networks that know which items are wrong."""
+"""Tests that `edit_flow` edits documents, with networks that know which items are wrong."""
 
 import jax
 import jax.numpy as jnp

@@ -250,5 +250,5 @@ def test_invalid_images_and_captions_are_rejected(model, images):
 def test_without_the_package(tmp_path, monkeypatch):
     folder = random_clip.write_model(tmp_path / "m")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UserError, match=r"tokenizers is not installed: pip install -r require"):
+    with pytest.raises(UserError, match=r"tokenizers is not installed. Run `pip install -r requ"):
         clip.load(folder)

@@ -1,4 +1,7 @@
-"""Tests of renoising and the ODE on data with two points, whose x1 prediction is known."""
+"""Tests of the samplers `renoise` and `euler`.
+
+The data has only two points, so the tests can compute the exact x1 prediction.
+"""
 
 import math
 

@@ -182,7 +182,7 @@ def test_all_checkpoints_damaged(saved, tmp_path):
         cut(largest(folder / workdir.CHECKPOINTS / step, "train"))
     assert_step(restore(folder, skip_damaged=True)[0], 2)
     cut(largest(folder / workdir.CHECKPOINTS / "2", "train"))
-    with pytest.raises(UserError, match=r"checkpoints/2: .*damaged.*no older one"):
+    with pytest.raises(UserError, match=r"checkpoints/2: .*damaged.*no older checkpoint"):
         restore(folder, skip_damaged=True)
     assert sorted(p.name for p in (folder / workdir.DAMAGED_CHECKPOINTS).iterdir()) == ["4", "6"]
 

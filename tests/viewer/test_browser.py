@@ -89,7 +89,7 @@ def read_pixels(tab, card=0):
 
 
 def read_mask_opacities(tab, card=0):
-    """Return the opacity of the mask of each of a card's tokens."""
+    """Return the mask opacities of a card: one number for each token."""
     return tab.locator(".card").nth(card).locator(".ink").evaluate_all(
         "inks => inks.map(ink => 1 - getComputedStyle(ink).getPropertyValue('--shown'))"
     )  # fmt: skip

@@ -191,8 +191,8 @@ def _read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"{path} is truncated or not a safetensors file ({error}). Download it again. "
-            f"{_conversion_hint(path.parent)}"
+            f"{path}: the file is truncated, or it is not a safetensors file ({error}). Download "
+            f"the file again. {_conversion_hint(path.parent)}"
         ) from error
     return dict(_iter_tensors(path, entries))
 

@@ -32,7 +32,7 @@ class Codebook(nn.Module):
     def nearest_codes(self, vectors: Float[Array, "B h w C"]) -> Int[Array, "B h w"]:
         """Return the code with the least Euclidean distance to each vector."""
         table = self.embedding.embedding
-        # These scores are -|v - e|^2 / 2 without the term in |v|^2, which is equal for all codes.
+        # A score is -|v - e|^2 / 2 without its term in |v|^2, which is equal for all codes.
         scores = vectors @ table.T - 0.5 * jnp.sum(table**2, axis=-1)[None, None, None]
         return jnp.argmax(scores, axis=-1)
 

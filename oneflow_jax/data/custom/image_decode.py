@@ -98,7 +98,7 @@ def _decode(
         if picture.has_transparency_data:
             repairs.add("transparency")
         if image_format == "JPEG":
-            # Decode at a reduced size that is still at least twice the size of the result.
+            # Decode at a smaller size, but at least at twice the size of the result.
             picture.draft(None, (2 * pixels, 2 * pixels))
         return image_io.to_square(picture, pixels), repairs
 

@@ -130,9 +130,10 @@ def _text_stem(name: str, images: Mapping[str, str]) -> str:
 
 
 def _find_prefix(stem: str, anchors: Container[str]) -> str:
-    """Return the longest prefix of the stem that is in `anchors`, or the whole stem without one.
+    """Return the longest prefix of the stem that is in `anchors`.
 
-    A prefix ends before a dot of the base name, or is the whole stem.
+    The whole stem is a prefix; every other prefix ends before a dot of the base name. If no prefix
+    is in `anchors`, return the whole stem.
     """
     folder, base = posixpath.split(stem)
     pieces = base.split(".")

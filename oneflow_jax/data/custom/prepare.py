@@ -90,8 +90,8 @@ def prepare(
 ) -> pathlib.Path:
     """Bring prepared data up to date with its source, and return its folder.
 
-    Only units whose files have changed are prepared. If the source no longer exists, the data that
-    was last prepared from it is used.
+    Only units whose files have changed are prepared. If the source no longer exists, the
+    function uses the data that was last prepared from this source.
 
     Args:
         settings: path of the data, and settings for reading.
@@ -112,7 +112,7 @@ def prepare(
             logging.warning("source.path=%s: %s changes; reading it again.", settings.path, error)
     raise UserError(
         f"source.path={settings.path}: files change while they are read. Run the same command "
-        "again when nothing writes to them."
+        "again when no program writes to the files any more."
     )
 
 
@@ -177,7 +177,8 @@ def _list_source(
         if last is None:
             raise
         logging.warning(
-            "source.path=%s does not exist. The data that was prepared from it is used: %s",
+            "source.path=%s does not exist. The program uses the data that it last prepared from "
+            "this path: %s",
             settings.path,
             last.folder,
         )
@@ -203,7 +204,11 @@ def _explain(entry: store.SourceEntry, donors: Sequence[store.PreparedData]) -> 
     """Log why existing prepared data is not used."""
     path = entry.settings.path
     if any(donor.plan.settings.path == path for donor in donors):
-        logging.info("source.path=%s has changed. Its data is brought up to date.", path)
+        logging.info(
+            "source.path=%s: the files have changed since they were prepared. The program prepares "
+            "the new and changed files.",
+            path,
+        )
     for folder in store.list_outdated(entry.root, path):
         logging.warning(
             "%s was prepared by an earlier version of the program. This folder is not used. The "

@@ -180,7 +180,7 @@ def test_a_truncated_file_is_refused(folder):
     path = folder / diffusers_weights.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:-1])
     message = load_error(folder)
-    assert f"{path} is truncated" in message
+    assert f"{path}: the file is truncated" in message
     assert "save_pretrained" in message
 
 
@@ -311,7 +311,7 @@ def test_a_truncated_shard_is_named(folder):
     shard(folder)
     path = folder / "diffusion_pytorch_model-00003-of-00003.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    assert f"{path} is truncated" in load_error(folder)
+    assert f"{path}: the file is truncated" in load_error(folder)
 
 
 def test_an_infinite_tensor_in_a_shard_is_named(folder):

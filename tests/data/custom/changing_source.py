@@ -181,7 +181,10 @@ class ChangingSource:
         self._image_file(self._pick(self.colors)).touch()
 
     def swap(self):
-        """Exchange two files with images by renaming them, which keeps all times and sizes."""
+        """Swap the names of two image files.
+
+        The modification time and the size of each file stay the same.
+        """
         one, two = self._pick(self.colors), self._pick(self.colors)
         paths = self._image_file(one), self._image_file(two)
         if paths[0] != paths[1]:

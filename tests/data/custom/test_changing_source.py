@@ -216,7 +216,7 @@ def test_missing_source_uses_its_newest_prepared_data(tmp_path, caplog):
     folder = prepare.prepare(settings, str(tmp_path / "data"), 1)
     shutil.rmtree(source.folder)
     assert prepare.prepare(settings, str(tmp_path / "data"), 1) == folder
-    assert "does not exist. The data that was prepared from it is used" in caplog.text
+    assert "does not exist. The program uses the data that it last prepared" in caplog.text
     source.folder.mkdir()  # An empty folder is not treated as a missing folder.
     with pytest.raises(UserError, match="no file has a known extension"):
         prepare.prepare(settings, str(tmp_path / "data"), 1)
