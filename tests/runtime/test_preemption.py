@@ -19,13 +19,14 @@ from oneflow_jax.errors import Preempted
 from oneflow_jax.runtime import preemption, workdir
 from tests import runs
 
+STEPS = 2000
 LONG_RUN = (
     runs.CONFIG,
-    "--config.steps=200",
+    f"--config.steps={STEPS}",
     "--config.checkpoint.every=1000",
     "--config.evaluation.every=1000",
 )
-"""A run that only a signal makes save before its last step."""
+"""A run that only a signal makes save before its last step, which is seconds after step 5."""
 
 
 def run_until_signal(arguments, send):
@@ -58,14 +59,14 @@ def test_sigterm_saves_exits_and_resuming_gives_the_same_result(tmp_path):
     )
     assert code == main.EXIT_PREEMPTED == 143, stderr
     (step,) = [int(path.name) for path in (broken / workdir.CHECKPOINTS).iterdir()]
-    assert 5 <= step < 200
+    assert 5 <= step < STEPS
     assert f"Stopped after step {step}" in stdout
     assert not (broken / workdir.EVALUATION).exists()
     for folder in (broken, whole):
         done = runs.run(*LONG_RUN, f"--workdir={folder}", module=runs.TRAINING_MODULE)
         assert done.returncode == 0, done.stderr
         assert (f"Resuming from step {step}" in done.stderr) == (folder == broken)
-    config = runs.make_config(steps=200, checkpoint__every=1000, evaluation__every=1000)
+    config = runs.make_config(steps=STEPS, checkpoint__every=1000, evaluation__every=1000)
     system = runs.prepare_system(broken, config)
     (state, position), (expected, at) = (
         runs.load_state(system, folder) for folder in (broken, whole)
@@ -99,7 +100,7 @@ def test_ctrl_c_saves_and_exits(tmp_path):
     code, stdout, stderr = run_until_signal(arguments, press_ctrl_c)
     assert code == main.EXIT_INTERRUPTED == 130, stderr
     (step,) = [int(path.name) for path in (tmp_path / "run" / workdir.CHECKPOINTS).iterdir()]
-    assert 5 <= step < 200
+    assert 5 <= step < STEPS
     assert f"Stopped after step {step} because of Ctrl-C" in stdout
     assert "Press Ctrl-C again" in stderr
     assert "Traceback" not in stderr
