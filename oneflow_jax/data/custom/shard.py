@@ -138,7 +138,7 @@ def _clean_part(
 def assign_split(document: Document, heldout_fraction: float) -> str:
     """Return the split of a document, which depends only on its content.
 
-    Documents with the same images share a split, whatever their texts: an image that has several
+    Documents with the same images share a split, also if their texts differ: an image with several
     captions in the data would otherwise be in both splits. Images of one color do not count.
     Without other images, documents with the same content share a split.
     """
