@@ -29,6 +29,12 @@ LONG_RUN = (
 """A run that only a signal makes save before its last step, which is seconds after step 5."""
 
 
+def restore_signals():
+    """Undo in a new process what its parents ignore: a background job of a shell ignores Ctrl-C."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def run_until_signal(arguments, send):
     """Run the command, call `send` with the process at step 5; return exit code and output."""
     process = subprocess.Popen(
@@ -36,6 +42,7 @@ def run_until_signal(arguments, send):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=restore_signals,
     )
     before = []
     for line in process.stderr:
@@ -181,6 +188,7 @@ def test_no_worker_outlives_the_process(tmp_path, end):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=restore_signals,
     )
     assert process.stdout.readline() == "step\n"
     if end == "ctrl-c":
@@ -201,6 +209,7 @@ def test_a_second_ctrl_c_stops_at_once():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=restore_signals,
     )
     assert process.stdout.readline() == "step\n"
     press_ctrl_c(process)
@@ -269,6 +278,11 @@ main.main()
 
 def test_a_closed_terminal_saves_and_exits(tmp_path):
     """Check a run whose terminal disappears, so that its messages cannot be written any more."""
+
+    def attach_terminal():
+        restore_signals()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     ours, terminal = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
     process = subprocess.Popen(
@@ -279,7 +293,7 @@ def test_a_closed_terminal_saves_and_exits(tmp_path):
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=attach_terminal,
     )
     os.close(terminal)
     output = b""
