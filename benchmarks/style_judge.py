@@ -72,7 +72,8 @@ def measure_accuracy(
 
     Returns:
         Mean and interval by metric: "clean", "clean_name" and "clean_style" of unchanged images;
-        "copies", "copies_name" and "copies_style" of copies. The intervals are over images.
+        "copies", "copies_name" and "copies_style" of copies. The intervals come from
+        resampling the images.
     """
     asked = [image.label for image in images]
     clean = classifier(np.stack([image.pixels for image in images]))

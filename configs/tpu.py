@@ -35,7 +35,7 @@ def make_config(
     Args:
         generation: TPU generation, e.g. "v4".
         size: one of `SIZES`.
-        overrides_by_size: values by full key for this generation, by size.
+        overrides_by_size: for each size, the values that this generation changes, by full key.
 
     Raises:
         UserError: the size is not one of `overrides_by_size`.

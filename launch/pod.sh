@@ -114,7 +114,7 @@ check_bucket() {
     fail "BUCKET=$BUCKET: you cannot list $bucket; create it, or request access to it. $ERROR"
 }
 
-# finished: succeeds if the run's page exists, which is the last file that a run writes.
+# finished: succeeds if samples.html exists, the last file that a run writes.
 finished() {
     if ask run gcloud storage ls "$WORKDIR/samples.html"; then
         [[ -z "$DRY_RUN" ]]

@@ -111,7 +111,7 @@ def switch(field: str, value: object) -> None:
 
 
 def mesh_size(field: str, value: object) -> None:
-    """Check the size of a mesh axis: -1, or 1 or more."""
+    """Check the size of a mesh axis: a positive integer, or -1 for the remaining devices."""
     check_integer(field, value, -1)
     if value == 0:
         raise UserError(f"{field}=0: not a size. Give 1 or more, or -1 for the remaining devices.")

@@ -50,7 +50,10 @@ PER_DEVICE_BATCH = flags.DEFINE_integer(
     "per_device_batch", None, "Number of rows per chip to compile for.", lower_bound=1
 )
 PROGRAMS = flags.DEFINE_multi_enum(
-    "program", aot.PROGRAMS, aot.PROGRAMS, "Programs to compile; default: both."
+    "program",
+    aot.PROGRAMS,
+    aot.PROGRAMS,
+    f"Program to compile: {' or '.join(aot.PROGRAMS)}. Repeat the flag for several; default: all.",
 )
 
 

@@ -42,7 +42,7 @@ def clean_spaces(text: str) -> str:
 
 
 def protect(text: str) -> str:
-    """Replace each character that SentencePiece reserves with a noncharacter.
+    """Put a noncharacter in place of each character that SentencePiece reserves.
 
     A noncharacter of the text itself becomes U+FFFD.
     """

@@ -112,7 +112,7 @@ class Concept:
 
     @property
     def label(self) -> str:
-        """The name. It has no style, since all emoji have the same style."""
+        """The name. It mentions no style: all emoji of this data set are drawn in one style."""
         return self.name
 
     @property

@@ -251,9 +251,9 @@ def _classify_images(
     odd = sorted(set(predictions) - set(kinds))
     if odd or len(predictions) != len(images):
         raise UserError(
-            f"classifier: it returned {len(predictions)} labels for {len(images)} images, and "
-            f"unknown labels {odd[:3]}. Give all images that the classifier can name as `known`, "
-            "and return one label per image."
+            f"classifier: it returned {len(predictions)} labels for {len(images)} images; labels "
+            f"that are not in `known`: {', '.join(odd[:3]) or 'none'}. The classifier must return "
+            "one label per image, and `known` must have an image for each label."
         )
     return predictions
 

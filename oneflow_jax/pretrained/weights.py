@@ -122,7 +122,7 @@ def _read_zip(file: BinaryIO, path: pathlib.Path) -> tuple[Any, dict[str, np.nda
     """
     with zipfile.ZipFile(file) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("the archive is compressed, which PyTorch never does")
+            raise ValueError("the archive is compressed, but PyTorch writes no compressed archives")
         names = archive.namelist()
         (pickled,) = (name for name in names if name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")

@@ -30,7 +30,7 @@ class GuidanceBranch:
 
 
 def apply_cfg(apply: ApplyFn, branches: Sequence[GuidanceBranch]) -> ApplyFn:
-    """Return `apply` with the outputs of each branch replaced by u + scale * (c - u).
+    """Return `apply` with guidance: each output that a branch names becomes u + scale * (c - u).
 
     c is the output for the view, and u is the output for the view without the condition (Ho and
     Salimans, Classifier-Free Diffusion Guidance, eq. 6, with scale = 1 + w). One call computes all

@@ -105,7 +105,8 @@ def insert(
             new, jnp.where(picture, int(Modality.IMAGE), int(Modality.TEXT)), canvas.modality
         ),
         segment=jnp.where(new, canvas.segment[source], canvas.segment),
-        # These numbers are unique: the spans of a prompt have numbers below the number of slots.
+        # New spans are numbered from the number of slots on, and the prompt's spans are numbered
+        # below it, so no two spans have the same number.
         span=jnp.where(new, size.shape[0] + (stop - size)[source], canvas.span),
         position=jnp.where(new[:, None], spread, canvas.position.at[:, 0].set(order)),
         insertable=jnp.where(

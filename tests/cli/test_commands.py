@@ -76,7 +76,7 @@ def test_a_mistyped_configuration_is_answered_with_the_nearest(value, suggestion
     message = str(error.value)
     assert message.startswith(f"--config={value}: ")
     assert f"Did you mean {suggestion}?" in message
-    assert "compare" in message  # The message lists all commands.
+    assert "compare" in message  # The message lists the names of the configurations.
 
 
 @pytest.mark.parametrize("value", ["", "common", "tpu", "__init__", "xyzzy", "~", "configs"])

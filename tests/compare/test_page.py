@@ -296,7 +296,7 @@ def test_bar_length_is_proportional_to_duration():
         for svg in shared + own
     ]
     assert [len(bar) for bar in bars] == [6, 6, 6, 6]
-    # Sequential models: each bar starts where the previous bar ends, up to the end of the axis.
+    # Sequential models: each bar starts where the previous one ends; the last ends with the axis.
     for (x, width), (following, _) in itertools.pairwise(bars[0]):
         assert x + width == pytest.approx(following, abs=0.02)
     assert sum(bars[0][-1]) == pytest.approx(100, abs=0.02)

@@ -98,7 +98,7 @@ def test_finished_runs_are_skipped(finished_comparison, full_xla_optimization, m
     (folder / run.METRICS_FILE).unlink()
     run.run(config, folder)
     assert (folder / run.METRICS_FILE).read_text() == before
-    # The setting of `compile_fast` is restored.
+    # `run.run` applies `config.compile_fast`, also if all runs are finished.
     assert jax.config.read("jax_disable_most_optimizations")
 
 

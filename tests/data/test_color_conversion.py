@@ -32,7 +32,7 @@ def first_pixel(image):
         (icc_profiles.DISPLAY_P3, 2.2),
         (icc_profiles.ADOBE_RGB, 2.2),
         (icc_profiles.SRGB, 1.0),  # linear light
-        (((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001)), 1.8),  # as wide as ProPhoto
+        (((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001)), 1.8),  # ProPhoto RGB
     ],
 )
 def test_rgb_profiles_become_srgb(image_format, primaries, gamma):

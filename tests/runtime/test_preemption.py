@@ -35,6 +35,16 @@ def restore_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.fixture(autouse=True)
+def default_signal_handlers():
+    """Give a test the handlers of a process that a terminal started."""
+    handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def run_until_signal(arguments, send):
     """Run the command, call `send` with the process at step 5; return exit code and output."""
     process = subprocess.Popen(

@@ -37,7 +37,7 @@ def refresh_records(prepared: PreparedData, files: SourceFiles) -> None:
 def stage(
     entry: SourceEntry, plan: Manifest, donors: Sequence[PreparedData], files: SourceFiles
 ) -> None:
-    """Create the folder of a preparation, with the reusable units of earlier preparations."""
+    """Create the folder of a new preparation, and fill it with reusable units of earlier ones."""
     available = _list_units(entry, plan, donors)
     new = entry.staging.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)

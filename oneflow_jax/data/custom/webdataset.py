@@ -147,7 +147,7 @@ def _check_archive_end(tar: tarfile.TarFile, name: str) -> None:
     """Check that the archive really ends here, since tarfile treats a damaged header as the end.
 
     Raises:
-        DataError: the next block has a header.
+        DataError: the next block is not empty, so its header is damaged.
     """
     tar.fileobj.seek(tar.offset)
     block = tar.fileobj.read(_BLOCK_BYTES)
