@@ -19,7 +19,7 @@ from oneflow_jax.errors import Preempted
 from oneflow_jax.runtime import preemption, workdir
 from tests import runs
 
-STEPS = 2000
+STEPS = 200
 LONG_RUN = (
     runs.CONFIG,
     f"--config.steps={STEPS}",
@@ -29,10 +29,8 @@ LONG_RUN = (
 """A run that only a signal makes save before its last step, which is seconds after step 5."""
 
 
-def restore_signals():
-    """Undo in a new process what its parents ignore: a background job of a shell ignores Ctrl-C."""
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+DEFAULT_SIGNALS = ("env", "--default-signal=HUP", "--default-signal=INT")
+"""Start of a command that undoes ignored signals: a background job of a shell ignores Ctrl-C."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +45,12 @@ def default_signal_handlers():
 
 def run_until_signal(arguments, send):
     """Run the command, call `send` with the process at step 5; return exit code and output."""
+    kwargs = runs.popen_kwargs(*arguments)
     process = subprocess.Popen(
-        **runs.popen_kwargs(*arguments),
+        **kwargs | {"args": [*DEFAULT_SIGNALS, *kwargs["args"]]},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=restore_signals,
     )
     before = []
     for line in process.stderr:
@@ -194,11 +192,11 @@ def test_no_worker_outlives_the_process(tmp_path, end):
     script.write_text(TRAIN_WITHOUT_END)
     environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
     process = subprocess.Popen(
-        **runs.popen_kwargs() | {"args": [sys.executable, str(script)], "env": environment},
+        **runs.popen_kwargs()
+        | {"args": [*DEFAULT_SIGNALS, sys.executable, str(script)], "env": environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=restore_signals,
     )
     assert process.stdout.readline() == "step\n"
     if end == "ctrl-c":
@@ -215,11 +213,10 @@ def test_no_worker_outlives_the_process(tmp_path, end):
 
 def test_a_second_ctrl_c_stops_at_once():
     process = subprocess.Popen(
-        **runs.popen_kwargs() | {"args": [sys.executable, "-c", SLOW_STEP]},
+        **runs.popen_kwargs() | {"args": [*DEFAULT_SIGNALS, sys.executable, "-c", SLOW_STEP]},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=restore_signals,
     )
     assert process.stdout.readline() == "step\n"
     press_ctrl_c(process)
@@ -288,22 +285,17 @@ main.main()
 
 def test_a_closed_terminal_saves_and_exits(tmp_path):
     """Check a run whose terminal disappears, so that its messages cannot be written any more."""
-
-    def attach_terminal():
-        restore_signals()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
     ours, terminal = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(runs.REPOSITORY)}
     process = subprocess.Popen(
-        [sys.executable, "-c", STEPS_ON_A_TERMINAL],
+        [*DEFAULT_SIGNALS, sys.executable, "-c", STEPS_ON_A_TERMINAL],
         env=environment,
         cwd=tmp_path,
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=attach_terminal,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(terminal)
     output = b""
