@@ -71,9 +71,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     sizes = {"tiny": TINY} if flags.smoke else {name: SIZES[name] for name in flags.sizes}
     rounds = 1 if flags.smoke else flags.rounds
     results = {"machine": host.machine_info() | _torch_info(), "rounds": rounds, "cases": []}
-    report.print_table(
-        "machine", [(name, str(value)) for name, value in results["machine"].items()]
-    )
+    report.print_machine(results["machine"])
     if torch is None:
         print("\ndiffusers (requirements-parity.txt) is missing: only our codec is measured.")
     for name, size in sizes.items():

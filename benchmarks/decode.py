@@ -32,9 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
         results = measure(sizes, flags)
-    report.print_table(
-        "machine", [(name, str(value)) for name, value in results["machine"].items()]
-    )
+    report.print_machine(results["machine"])
     for case in results["cases"]:
         report.print_table(f"batch {case['batch']}, median of rounds (min-max)", [
             ("stacked, ms per token", case["stacked_seconds"].format(1000, 2)),

@@ -19,9 +19,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
         results = measure(sizes, flags)
-    report.print_table(
-        "machine", [(name, str(value)) for name, value in results["machine"].items()]
-    )
+    report.print_machine(results["machine"])
     title = f"batch {sizes.batch}, NFE {flags.nfe}, median of rounds (min-max)"
     for name, case in results["cases"].items():
         report.print_table(f"{name}: {title}", [

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks import problem
 from oneflow_jax.errors import UserError
@@ -45,6 +45,11 @@ def print_table(title: str, rows: list[Row]) -> None:
     print(f"\n{title}")
     for name, value in rows:
         print(f"  {name:<{width}}  {value}")
+
+
+def print_machine(machine: Mapping[str, object]) -> None:
+    """Print the table of `host.machine_info()`."""
+    print_table("machine", [(name, str(value)) for name, value in machine.items()])
 
 
 def save_json(path: pathlib.Path | None, results: dict[str, object]) -> None:

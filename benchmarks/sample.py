@@ -50,9 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
         results = measure(sizes, flags)
-    report.print_table(
-        "machine", [(name, str(value)) for name, value in results["machine"].items()]
-    )
+    report.print_machine(results["machine"])
     for case in results["cases"]:
         title = f"batch {case['batch']}, NFE {case['nfe']}, median of rounds (min-max)"
         report.print_table(title, _rows(case))

@@ -16,9 +16,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
         results = measure(sizes, flags)
-    report.print_table(
-        "machine", [(name, str(value)) for name, value in results["machine"].items()]
-    )
+    report.print_machine(results["machine"])
     report.print_table("train step, median of rounds (min-max)", _rows(results))
     report.save_json(flags.json, results)
     return results

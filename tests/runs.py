@@ -105,7 +105,7 @@ def read_files(folder):
 
 
 TRAINING_MODULE = "tests.distributed.training"
-"""The command line without evaluation and samples, which take half of the time of a tiny run."""
+"""The command line without evaluation and samples, for tests that do not look at them."""
 
 
 def popen_kwargs(*arguments, module="oneflow_jax.main"):

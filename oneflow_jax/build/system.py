@@ -269,11 +269,14 @@ def _make_model(
 ) -> Model:
     sizes = config.model.to_dict()
     embed_width = sizes.pop("embed_width")
-    for name, divisor in (("head_width", 8), ("heads", sizes["kv_heads"])):
+    kv_heads = sizes["kv_heads"]
+    for name, divisor, label in (
+        ("head_width", 8, "8"),
+        ("heads", kv_heads, f"model.kv_heads={kv_heads}"),
+    ):
         if sizes[name] % divisor:
-            of = "" if name == "head_width" else "model.kv_heads="
             raise UserError(
-                f"model.{name}={sizes[name]}: not a multiple of {of}{divisor}. Give a multiple."
+                f"model.{name}={sizes[name]}: not a multiple of {label}. Give a multiple."
             )
     size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
     make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model

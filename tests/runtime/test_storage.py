@@ -49,9 +49,9 @@ def test_other_paths_stay_as_they_are(path):
 
 
 def test_relative_paths_in_such_a_folder_are_not_buckets(monkeypatch):
-    monkeypatch.setattr(os, "getcwd", lambda: "/gs/work")
-    assert path_keys.make_path_absolute("runs/a", "data.dir") == "//gs/work/runs/a"
-    assert os.fspath(storage.resolve_path("runs/a", "--workdir")) == "//gs/work/runs/a"
+    monkeypatch.setattr(os, "getcwd", lambda: "/gs/folder")
+    assert path_keys.make_path_absolute("runs/a", "data.dir") == "//gs/folder/runs/a"
+    assert os.fspath(storage.resolve_path("runs/a", "--workdir")) == "//gs/folder/runs/a"
 
 
 @pytest.mark.parametrize("path", ["/gs/runs/a", "/s3/x", "//gs/runs"])

@@ -37,6 +37,8 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpg", "jpeg", "png
 TEXT_FOLDERS = ("texts", "text", "txt", "captions", "caption", "prompts", "descriptions")
 """Names of sibling folders whose files are grouped by name if one has images and one has texts."""
 
+_KNOWN_FOLDERS = {name.lower() for name in (*IMAGE_FOLDERS, *TEXT_FOLDERS)}
+
 DOCUMENTS_PER_UNIT = 256
 """Average number of documents in a work unit."""
 
@@ -114,8 +116,8 @@ def _join_folders(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
 def _generalize(key: str) -> str:
     """Return a key without the names of folders of images and texts."""
     folder, base = posixpath.split(key)
-    known = {name.lower() for name in (*IMAGE_FOLDERS, *TEXT_FOLDERS)}
-    return posixpath.join(*(n for n in folder.split("/") if n.lower() not in known), base)
+    named = (name for name in folder.split("/") if name.lower() not in _KNOWN_FOLDERS)
+    return posixpath.join(*named, base)
 
 
 def _text_stem(name: str, images: Mapping[str, str]) -> str:
