@@ -142,7 +142,11 @@ def assign_split(document: Document, heldout_fraction: float) -> str:
     captions in the data would otherwise be in both splits. Images of one color do not count.
     Without other images, documents with the same content share a split.
     """
-    images = [part for part in document.parts if isinstance(part, Image) and np.ptp(part.pixels)]
+    images = [
+        part
+        for part in document.parts
+        if isinstance(part, Image) and np.ptp(part.pixels, axis=(0, 1)).any()
+    ]
     digest = hashlib.blake2b(digest_size=16)
     for part in images or document.parts:
         content = part.text.encode() if isinstance(part, Text) else _content_bytes(part.pixels)
