@@ -62,8 +62,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Keys that each variant changes, as in `--set`."""
 
+DATA_SETS = {"emoji": ("full", "smoke"), "emoji_styles": ("styles", "styles_smoke")}
+"""Kinds of configs/compare.py for each data set: the comparison, and its smoke test."""
+
 DOCUMENT_SETS = {"selection": 0, "report": 1}
 """Number of each set of documents; the sets share neither layouts nor reference documents."""
+
+TASKS = ("image_to_text", "text_to_image", "composition")
+"""Tasks of the evaluation suite to measure; only `emoji_styles` has `composition`."""
 
 TABLE_METRICS = (
     "interleaved_score",
@@ -75,12 +81,17 @@ TABLE_METRICS = (
     "diversity",
     "image_to_text",
     "text_to_image",
+    "composition",
+    "composition_name",
     "kid_efficientnet",
     "loss_text_given_image",
     "loss_image_given_text",
 )
 
-ROW_KEYS = ("paradigm", "variant", "seed", "flops", "documents", "num_documents", "nfe", "sampling")
+ROW_KEYS = (
+    *("data", "paradigm", "variant", "seed", "flops"),
+    *("documents", "num_documents", "nfe", "sampling"),
+)
 """Keys that identify a row."""
 
 Row = dict[str, object]
@@ -92,6 +103,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument(
         "variants", nargs="+", help=f"any of {', '.join(VARIANTS)}; a+b combines a and b"
     )
+    flags.add_argument("--data", default="emoji", choices=[*DATA_SETS], help="data set")
     flags.add_argument("--paradigm", default="oneflow", choices=[*compare.PASSES])
     flags.add_argument("--seeds", type=int, nargs="+", default=[0])
     flags.add_argument("--flops", type=float, default=1e13, help="training FLOPs of each run")
@@ -134,7 +146,7 @@ def make_config(variant: str, seed: int, flags: argparse.Namespace) -> ml_collec
     parts = variant.split("+")
     if unknown := sorted(set(parts) - set(VARIANTS)):
         raise UserError(f"{', '.join(unknown)}: unknown variant. Choose from {[*VARIANTS]}.")
-    config = compare.get_config("smoke" if flags.smoke else "full")
+    config = compare.get_config(DATA_SETS[flags.data][flags.smoke])
     config.models_shown, config.seeds = (flags.paradigm,), (seed,)
     config.train_flops = 4e9 if flags.smoke else flags.flops
     model = config.models[flags.paradigm]
@@ -147,7 +159,7 @@ def measure_variant(
 ) -> list[Row]:
     """Train a variant with one seed, and return a row of metrics for each NFE."""
     config = make_config(variant, seed, flags)
-    folder = out / f"{config.train_flops:g}" / variant
+    folder = out / flags.data / f"{config.train_flops:g}" / variant
     (run,) = runs.iter_runs(config, folder)
     began = time.monotonic()
     finished = runs.train_run(config, folder, run)
@@ -157,6 +169,7 @@ def measure_variant(
     for nfe in flags.nfe:
         figures = measure(finished.system, finished.params, nfe, flags)
         tried = (
+            flags.data,
             flags.paradigm,
             variant,
             seed,
@@ -181,7 +194,7 @@ def measure(
     seed = config.seed + 1000 * (place + 1)
     figures = conditional_losses(system, params)
     for task in system_lib.supported_suite(system).tasks:
-        if task.name in ("image_to_text", "text_to_image"):
+        if task.name in TASKS:
             plan = evaluate.task_plan(system, task, nfe, grid)
             scores = task.score(_generate(generator, task.prompts, plan, seed, config))
             figures |= {**scores.metrics, **scores.unbounded}

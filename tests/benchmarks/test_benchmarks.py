@@ -224,6 +224,7 @@ def test_ablation_trains_each_variant_once_and_keeps_rows_of_earlier_calls(
 
     def train_stub(config, folder, run):
         assert run.flops_budget == 9e8
+        assert folder.parent == tmp_path / run.config.source.name / "9e+08"
         trained.append((folder.name, run.seed, run.config.paradigm.tasks.joint))
         return types.SimpleNamespace(system=types.SimpleNamespace(config=run.config), params=None)
 
@@ -244,6 +245,7 @@ def test_ablation_trains_each_variant_once_and_keeps_rows_of_earlier_calls(
     assert measured == 4 * [("selection", 4, 1.0), ("selection", 16, 1.0)]
     assert len(rows) == 8
     more = ablation.main([*arguments, "--documents", "report", "--sampling", "sampling.steps=3"])
+    more += ablation.main([*arguments, "--data", "emoji_styles"])
     saved_rows = json.loads((tmp_path / "ablation.json").read_text())["rows"]
     assert saved_rows == [*rows, *more]
     assert "| tasks+time | 1 | 16 | 0.250 | – |" in capsys.readouterr().out
