@@ -123,6 +123,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Distribution of t for oneflow's text in image_to_text, own_run_times and own_slot_times; ()
     # means that of time_sampler.
     config.paradigm.text_time_sampler = ()
+    # Whether oneflow learns a flow map, for sampling at NFE 1 to 4 (docs/flow_map.md).
+    config.paradigm.flow_map = False
     # Probabilities of the couplings of text times and image times in joint documents of edit_flow;
     # they add up to 1.
     config.paradigm.time_coupling = ml_collections.ConfigDict()
@@ -157,7 +159,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.sampling.num_samples = 4  # documents per prompt
     config.sampling.preview_every = 0  # steps between previews during training; 0: none
     config.sampling.steps = 9  # steps of the solver; 9 steps of Heun's method are NFE 17
-    config.sampling.solver = "heun"  # or "euler", "midpoint", "tsit5", "dopri5", "renoise"
+    # Or "euler", "midpoint", "tsit5", "dopri5", "renoise"; with flow_map also "jump" and
+    # "consistency".
+    config.sampling.solver = "heun"
     config.sampling.time_grid = "cosine"  # or "uniform", "sine", "learned"
     config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 disables it
     config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 disables it

@@ -97,6 +97,8 @@ class NoisyCanvas:
         embeds: x_t of text slots, a vector in the space of token embeddings.
         latents: x_t of image slots.
         time: time of each slot, 0 (corrupted) to 1 (clean).
+        interval: for models with a flow map: the network predicts the mean of the x1 predictions
+            from `time` to `time + interval`; None means 0, the x1 prediction at `time`.
     """
 
     modality: Int[Array, "*b L"]
@@ -105,6 +107,7 @@ class NoisyCanvas:
     embeds: Float[Array, "*b L E"]
     latents: Float[Array, "*b L C"]
     time: Float[Array, "*b L"]
+    interval: Float[Array, "*b L"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +156,7 @@ def noisy_canvas(
     embeds: Float[Array, "*b L E"],
     latents: Float[Array, "*b L C"],
     time: Float[Array, "*b L"],
+    interval: Float[Array, "*b L"] | None = None,
 ) -> NoisyCanvas:
     """Build the network's input: the layout of `canvas` with corrupted embeddings and latents."""
     return NoisyCanvas(
@@ -162,4 +166,5 @@ def noisy_canvas(
         embeds=embeds,
         latents=latents,
         time=time,
+        interval=interval,
     )

@@ -47,19 +47,33 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
         return state
     folder = storage.resolve_path(config.init_from, "init_from")
     parent_config = workdir.load_config(folder, field="init_from")
-    params = _load_ema(folder, state.params)
+    params = _load_ema(folder, state.params, added=_added_params(parent_config, config))
     if (parent_config.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
         params = two_tower.init_image_tower_from_text(params)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
-def _load_ema(folder: epath.Path, params: PyTree) -> PyTree:
+def _added_params(
+    parent: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> tuple[str, ...]:
+    """Return the top-level parameters that this model has and the parent's has not."""
+    return ("interval_clock",) if config.paradigm.flow_map and not parent.paradigm.flow_map else ()
+
+
+def _load_ema(folder: epath.Path, params: PyTree, added: tuple[str, ...]) -> PyTree:
+    """Load the EMA parameters of a run; parameters named in `added` stay as they are."""
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
     )
+    kept = {name: params[name] for name in added}
     try:
-        return export.load_ema_params(folder, like)
+        return (
+            export.load_ema_params(
+                folder, {name: leaves for name, leaves in like.items() if name not in kept}
+            )
+            | kept
+        )
     except (ValueError, KeyError) as error:
         raise UserError(
             f"init_from={folder}: the parameters of that run do not match this configuration. Use "

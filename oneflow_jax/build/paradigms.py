@@ -16,6 +16,7 @@ from oneflow_jax.paradigms import (
     base,
     chameleon,
     edit_flow,
+    flow_map,
     lmfusion,
     mask_flow,
     objectives,
@@ -54,6 +55,10 @@ def paradigm(
     """
     name = config.paradigm.name
     maker = choose("paradigm.name", name, BUILDERS)
+    if config.paradigm.flow_map and name != "oneflow":
+        raise UserError(
+            f"paradigm.name={name!r}: only oneflow has a flow map. Set paradigm.flow_map=False."
+        )
     slots = config.data.text_slot_multiple
     if (name in VARIABLE_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(
@@ -95,12 +100,33 @@ def _oneflow(
     }
     name = config.paradigm.objective
     objective = choose("paradigm.objective", name, makers)()
-    return oneflow.OneFlow(
+    weights, make = loss_weights(config, "text", "image"), oneflow.OneFlow
+    if config.paradigm.flow_map:
+        _check_flow_map(config)
+        make = flow_map.FlowMap
+        weights += tuple(
+            (term, w) for term, (_, w) in zip(flow_map.MAP_TERMS, weights, strict=True)
+        )
+    return make(
         objective=objective,
-        weights=loss_weights(config, "text", "image"),
+        weights=weights,
         text_time_sampler=_time_sampler(config, "text_time_sampler"),
         **flow_kwargs(config, codec),
     )
+
+
+def _check_flow_map(config: ml_collections.ConfigDict) -> None:
+    """Check that the objective fits a flow map.
+
+    Raises:
+        UserError: it does not.
+    """
+    if config.paradigm.objective != "cross_entropy":
+        raise UserError(
+            f"paradigm.objective={config.paradigm.objective!r}: paradigm.flow_map averages token "
+            "probabilities, which only the objective 'cross_entropy' predicts. Use it, or set "
+            "paradigm.flow_map=False."
+        )
 
 
 def _mask_flow(

@@ -17,6 +17,12 @@ def validate(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> None
     Raises:
         UserError: a value is wrong or not supported by this paradigm.
     """
+    solver = config.sampling.solver
+    if solver in ode.FLOW_MAP_SOLVERS and not config.paradigm.flow_map:
+        raise UserError(
+            f"sampling.solver={solver!r}: it needs a model that was trained with "
+            "paradigm.flow_map=True (docs/flow_map.md). Choose another solver."
+        )
     time_grid = config.sampling.time_grid
     spacing = "uniform" if time_grid == LEARNED_GRID else time_grid
     sampling_plan(config, paradigm, spacing)

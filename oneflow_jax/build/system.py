@@ -29,7 +29,7 @@ from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
 from oneflow_jax.runtime import sharding, workdir
 from oneflow_jax.shapes import Array, Key
-from oneflow_jax.training import eval_loss, likelihood, step, train_state, update
+from oneflow_jax.training import eval_loss, flow_map, likelihood, step, train_state, update
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
@@ -63,9 +63,17 @@ class System:
         """FLOPs of the matrix products of one training step."""
         network = flops.from_model(self.model, self.layout.codec.channels)
         work = flops.train(network, self.config.batch_size, self.config.data.sequence_length)
+        if self.config.paradigm.flow_map:
+            work *= flow_map.FLOPS_FACTOR
         if self.optimizer_config.name == "muon":
             work += flops.muon(network, optimizer_lib.NEWTON_SCHULZ_STEPS)
         return work
+
+    @property
+    def row_losses(self) -> step.RowLosses:
+        """The losses of each row in training."""
+        has_map = self.config.paradigm.flow_map
+        return flow_map.per_row_losses if has_map else step.denoising_losses
 
     @functools.cached_property
     def loop_config(self) -> LoopConfig:
@@ -119,6 +127,7 @@ class System:
             ema_decay=self.optimizer_config.ema_decay,
             num_microbatches=self.config.grad_accum_steps,
             freeze=self.optimizer_config.freeze,
+            row_losses=self.row_losses,
         )
 
     def eval_losses(self, split: str = "heldout") -> eval_loss.EvalLosses:
@@ -206,6 +215,13 @@ def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]
 def _make_mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> jax.sharding.Mesh:
     mesh = sharding.make_mesh(config.mesh.to_dict(), devices)
     sharding.check_batch_divides(mesh, config.batch_size, config.grad_accum_steps)
+    parts = config.grad_accum_steps * sharding.num_shards(mesh, "rows")
+    if config.paradigm.flow_map and config.batch_size % (parts * flow_map.ROWS_PER_MAP_ROW):
+        raise UserError(
+            f"batch_size={config.batch_size}: with paradigm.flow_map, every second row learns the "
+            f"flow map, but a device has {config.batch_size // parts} rows of a microbatch. Choose "
+            f"a multiple of {parts * flow_map.ROWS_PER_MAP_ROW}."
+        )
     for field, size, axis in (
         ("data.sequence_length", config.data.sequence_length, "slots"),
         ("model.heads", config.model.heads, "heads"),
@@ -286,6 +302,7 @@ def _make_model(
         embed_width=embed_width,
         heads=paradigm.heads,
         attention_pattern=paradigm.attention_pattern,
+        has_flow_map=config.paradigm.flow_map,
     )
 
 

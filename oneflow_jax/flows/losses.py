@@ -35,6 +35,13 @@ def cross_entropy(
     return _masked_sum(scored, nats, weight)
 
 
+def kl_divergence(
+    logits: Float[Array, "L V"], probs: Float[Array, "L V"], scored: Bool[Array, "L"]
+) -> metrics.Average:
+    """Return the sum over scored slots of KL(probs || softmax(logits)), in nats."""
+    return _masked_sum(scored, optax.losses.kl_divergence(jax.nn.log_softmax(logits), probs))
+
+
 def poisson(
     log_rate: Float[Array, "L"], count: Int[Array, "L"], scored: Bool[Array, "L"]
 ) -> metrics.Average:

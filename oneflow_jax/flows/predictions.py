@@ -47,6 +47,19 @@ class X1Prediction:
         target = gaussian.velocity(x_1, x_t, t, self.min_one_minus_t)
         return losses.squared_error(predicted, target, scored)
 
+    def map_loss(
+        self,
+        output: Float[Array, "L n"],
+        mean: Float[Array, "L n"],
+        x_t: Float[Array, "L n"],
+        t: Float[Array, "L"],
+        scored: Bool[Array, "L"],
+    ) -> metrics.Average:
+        """Return the loss of a flow map (`flows.flow_map`) whose ψ should be `mean`, as `loss`."""
+        predicted = gaussian.velocity(output, x_t, t, self.min_one_minus_t)
+        target = gaussian.velocity(mean, x_t, t, self.min_one_minus_t)
+        return losses.squared_error(predicted, target, scored)
+
 
 @dataclasses.dataclass(frozen=True)
 class VelocityPrediction:
@@ -69,6 +82,18 @@ class VelocityPrediction:
         """Return the loss |v̂ - (x_1 - x_0)|^2."""
         del t
         return losses.squared_error(output, x_1 - x_0, scored)
+
+    def map_loss(
+        self,
+        output: Float[Array, "L n"],
+        mean: Float[Array, "L n"],
+        x_t: Float[Array, "L n"],
+        t: Float[Array, "L"],
+        scored: Bool[Array, "L"],
+    ) -> metrics.Average:
+        """Return the loss |v̂ - (mean - x_t) / (1 - t)|^2 of a flow map whose ψ should be `mean`."""
+        target = gaussian.velocity(mean, x_t, t, min_one_minus_t=1e-3)
+        return losses.squared_error(output, target, scored)
 
 
 PredictionType = X1Prediction | VelocityPrediction

@@ -38,7 +38,10 @@ NAMES = (
 )
 
 
-SEPARATE_TEXT_TIMES = ("image_to_text", "own_run_times", "own_slot_times")
+OWN_TIMES = ("own_run_times", "own_slot_times")
+"""Tasks in which the slots that are corrupted have several times."""
+
+SEPARATE_TEXT_TIMES = ("image_to_text", *OWN_TIMES)
 """Tasks in which the time of a text differs from the times of the images."""
 
 
@@ -134,6 +137,19 @@ class TaskMixture:
 def single_task(name: str) -> TaskMixture:
     """Return the task mixture with one task alone, and without conditioning dropout."""
     return TaskMixture(tuple(float(name == task) for task in NAMES), cond_drop_prob=0.0)
+
+
+def merge_into_joint(probs: tuple[float, ...]) -> tuple[float, ...]:
+    """Return probabilities with those of tasks in which slots have separate times given to `joint`.
+
+    The other tasks have one time for all slots that they corrupt.
+    """
+    own = sum(probs[NAMES.index(name)] for name in OWN_TIMES)
+    kept = {
+        name: 0.0 if name in OWN_TIMES else prob for name, prob in zip(NAMES, probs, strict=True)
+    }
+    kept["joint"] += own
+    return tuple(kept.values())
 
 
 ALL_TARGETS = single_task("joint")

@@ -87,18 +87,25 @@ class SwiGLU(nn.Module):
 
 
 class TimestepEmbedding(nn.Module):
-    """Embedding of each slot's time: sinusoids of 1000 t through a small MLP."""
+    """Embedding of each slot's time: sinusoids of 1000 t through a small MLP.
+
+    With `zero_init`, the embedding is 0 until training changes it.
+    """
 
     width: int
     dtype: DTypeLike
     frequencies: int = 128
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, time: Float[Array, "B L"]) -> Float[Array, "B L D"]:
         """Return the embedding to add to every slot."""
         x = sinusoidal_embedding(TIME_SCALE * time, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
-        out = Linear((self.width,), ("width", None), self.dtype, use_bias=True, name="out")
+        axes, zero_init = ("width", None), self.zero_init
+        out = Linear(
+            (self.width,), axes, self.dtype, use_bias=True, zero_init=zero_init, name="out"
+        )
         # Without this constraint XLA shards the hidden width along fsdp, like the kernel, and
         # gathers the rows of the whole batch.
         hidden = partitioning.with_logical_constraint(

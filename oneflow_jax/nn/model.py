@@ -19,6 +19,7 @@ class Model(nn.Module):
         embed_width: width of a token embedding, E.
         heads: the paradigm's heads; each gives one output for every slot.
         attention_pattern: which slots a slot may attend to: bidirectional, causal or mixed.
+        has_flow_map: whether the network has the input `NoisyCanvas.interval`.
     """
 
     config: backbone.TransformerConfig
@@ -26,6 +27,7 @@ class Model(nn.Module):
     embed_width: int
     heads: tuple[Head, ...]
     attention_pattern: AttentionPattern = AttentionPattern.BIDIRECTIONAL
+    has_flow_map: bool = False
     layer = backbone.Block
 
     def setup(self) -> None:
@@ -43,6 +45,8 @@ class Model(nn.Module):
         self.text_in = layers.Linear((width,), ("embed", "width"), dtype, use_bias=True)
         self.image_in = layers.Linear((width,), ("channels", "width"), dtype, use_bias=True)
         self.clock = layers.TimestepEmbedding(width, dtype)
+        if self.has_flow_map:
+            self.interval_clock = layers.TimestepEmbedding(width, dtype, zero_init=True)
         self.backbone = backbone.Backbone(self.config, self.layer)
         self.outputs = {
             head.name: layers.Linear(
@@ -101,7 +105,11 @@ class Model(nn.Module):
         """Embed every slot: the input of the first layer."""
         words, patches = self.text_in(view.embeds), self.image_in(view.latents)
         x = jnp.where((view.modality == Modality.TEXT)[..., None], words, patches)
-        return x + self.clock(view.time)
+        x += self.clock(view.time)
+        if not self.has_flow_map:
+            return x
+        interval = jnp.zeros_like(view.time) if view.interval is None else view.interval
+        return x + self.interval_clock(interval)
 
     def _run(
         self, view: NoisyCanvas, mask: AttentionMask, cache: attention.KVCache | None

@@ -4,6 +4,7 @@
     both    x_t = (1 - t) x_0 + t x_1              each slot has its own t
     sample  dx/dt = v = (x̂_1 - x_t) / (1 - t)      one ODE solver over the whole canvas, or
             x_s = (1 - s) x_0' + s x̂_1             renoising: fresh noise x_0' at each step
+            X_{t,s}(x_t), X_{t,1}(x_t)              or a flow map (`flows.flow_map`), if trained
 
 docs/oneflow.md has the equations, the measurements, and the reason why the naive text objective
 fails.
@@ -11,6 +12,7 @@ fails.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -79,6 +81,7 @@ class OneFlow:
     weights: tuple[tuple[str, float], ...]
     text_time_sampler: time_samplers.TimeSampler | None = None
     attention_pattern = AttentionPattern.BIDIRECTIONAL
+    has_flow_map = False
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -112,17 +115,12 @@ class OneFlow:
         All corrupted slots of a document have the document's time t. Conditioning dropout sets the
         condition to t=0, which is pure noise.
         """
-        key_task, key_text, key_image = jax.random.split(key, 3)
-        table = self.objective.prepare_table(table)
+        key_task, *keys = jax.random.split(key, 3)
         draw = self.task_mixture.sample(
             key_task, u, canvas, self.time_sampler, self.text_time_sampler
         )
-        clean = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
-        noise = FlowState(
-            embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
-            latents=jax.random.normal(key_image, canvas.latents.shape),
-        )
-        noisy = _interpolate(noise, clean, draw.time)
+        noise, clean = self.sample_states(keys, canvas, table)
+        noisy = interpolate(noise, clean, draw.time)
         targets = Targets(
             ids=canvas.ids,
             x0=noise,
@@ -132,6 +130,18 @@ class OneFlow:
             image_scored=draw.scored & canvas.is_image,
         )
         return canvases.noisy_canvas(canvas, noisy.embeds, noisy.latents, draw.time), targets
+
+    def sample_states(
+        self, keys: Sequence[Key[Array, ""]], canvas: Canvas, table: EmbeddingTable
+    ) -> tuple[FlowState, FlowState]:
+        """Return noise x_0, with a key for text and one for images, and the clean states x_1."""
+        table = self.objective.prepare_table(table)
+        key_text, key_image = keys
+        noise = FlowState(
+            embeds=self.objective.sample_x0_train(key_text, table, canvas.ids),
+            latents=jax.random.normal(key_image, canvas.latents.shape),
+        )
+        return noise, FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
 
     def loss(self, outputs: Outputs, targets: Targets) -> dict[str, metrics.Average]:
         """Return the loss terms `text` and `image`."""
@@ -194,9 +204,10 @@ class OneFlow:
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
-        def predict(t: Float[Array, ""], x: FlowState) -> Prediction:
+        def predict(t: Float[Array, ""], end: Float[Array, ""], x: FlowState) -> Prediction:
             time = _slot_times(canvas, t)
-            outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, time))
+            interval = _slot_times(canvas, end) - time
+            outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, time, interval))
             text = outputs[self.objective.head.name]
             embeds, logits = self.objective.to_x1(text, x.embeds, time, table)
             ids, confidence = token_embeddings.greedy_decode(logits)
@@ -209,25 +220,27 @@ class OneFlow:
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
-            return _interpolate(fresh, clean, _slot_times(canvas, s))
+            return interpolate(fresh, clean, _slot_times(canvas, s))
 
-        start = _interpolate(
+        start = interpolate(
             noise, content, _slot_times(canvas, jnp.float32(plan.schedule.times[0]))
         )
         # For slots that are given, x1_hat is their own content, so the solver does not change them.
         solution = solve.solve(
-            lambda t, x: predict(t, x).x1_hat, corrupt, start, plan.schedule, plan.return_trajectory
+            lambda t, end, x: predict(t, end, x).x1_hat,
+            corrupt,
+            start,
+            plan.schedule,
+            plan.return_trajectory,
         )
-        last = predict(solution.times[-1], solution.final)
-        image = canvas.to_generate & canvas.is_image
-        done = canvas.replace(
-            ids=last.ids,
-            latents=jnp.where(image[..., None], last.x1_hat.latents, canvas.latents),
-        )
+        t = solution.times[-1]
+        last = predict(t, solve.last_prediction_end(plan.schedule, t), solution.final)
+        done = _fill(canvas, last)
         passes = self.nfe(plan)
         if not plan.return_trajectory:
             return make_output(done, None, passes)
-        path = jax.lax.map(lambda point: predict(*point), (solution.times, solution.trajectory))
+        points = (solution.times, solution.times, solution.trajectory)
+        path = jax.lax.map(lambda point: predict(*point), points)
         return make_output(done, _make_trajectory(canvas, solution, path, last), passes)
 
     def _sample_noise(
@@ -240,12 +253,20 @@ class OneFlow:
         )
 
 
-def _interpolate(x0: FlowState, x1: FlowState, time: Float[Array, "*b L"]) -> FlowState:
+def interpolate(x0: FlowState, x1: FlowState, time: Float[Array, "*b L"]) -> FlowState:
+    """Interpolate text and images between noise and data, with a time for each slot."""
     return jax.tree.map(lambda x_0, x_1: gaussian.interpolate(x_0, x_1, time), x0, x1)
 
 
 def _select(mask: Bool[Array, "*b L"], on_true: FlowState, on_false: FlowState) -> FlowState:
     return jax.tree.map(lambda x, y: jnp.where(mask[..., None], x, y), on_true, on_false)
+
+
+def _fill(canvas: Canvas, last: Prediction) -> Canvas:
+    """Return the canvas with the content of the last prediction."""
+    image = canvas.to_generate & canvas.is_image
+    latents = jnp.where(image[..., None], last.x1_hat.latents, canvas.latents)
+    return canvas.replace(ids=last.ids, latents=latents)
 
 
 def _slot_times(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:

@@ -114,7 +114,9 @@ class FlowImageSampler:
             network, table, context.view, context.cache, context.logits
         )
 
-        def belief(t: Float[Array, ""], x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
+        def predict_x1(
+            t: Float[Array, ""], _: Float[Array, ""], x: Float[Array, "B N C"]
+        ) -> Float[Array, "B N C"]:
             time = jnp.broadcast_to(jnp.where(is_given, 1.0, t)[:, None], x.shape[:2])
             latents = jnp.where(read, source.latents, x)
             view = guidance.repeat(context.view.replace(latents=latents, time=time))
@@ -129,8 +131,9 @@ class FlowImageSampler:
             fresh = draw(solve.step_keys(keys, step))
             return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
-        solution = solve.solve(belief, corrupt, draw(keys), self.schedule)
-        latents = jnp.where(read, source.latents, belief(solution.times[-1], solution.final))
+        solution = solve.solve(predict_x1, corrupt, draw(keys), self.schedule)
+        last = solution.times[-1]
+        latents = jnp.where(read, source.latents, predict_x1(last, last, solution.final))
         outputs, after = network.decode(context.view.replace(latents=latents), context.cache)
         return ImageResult(source.replace(latents=latents), outputs["token_logits"][:, -1], after)
 

@@ -28,13 +28,23 @@ SOLVERS = ("euler", "heun", "midpoint", "tsit5", "dopri5")
 RENOISE = "renoise"
 """Value of `sampling.solver` that selects renoising instead of an ODE solver; see `renoise`."""
 
+FLOW_MAP_SOLVERS = ("jump", "consistency")
+"""Values of `sampling.solver` for models with a flow map (`flows.flow_map`).
+
+"jump" evaluates the flow map from each time to the next. "consistency" is renoising with the flow
+map to t = 1 in place of the x1 prediction.
+"""
+
+NAMES = (*SOLVERS, RENOISE, *FLOW_MAP_SOLVERS)
+"""All values of `sampling.solver`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SolverSchedule:
     """Solver and times of its steps; hashable, so it can be a static argument of jit.
 
     Attributes:
-        solver: one of `SOLVERS`, or `RENOISE`.
+        solver: one of `NAMES`.
         times: start times of the intervals, increasing and below 1; the last interval ends at 1.
     """
 
@@ -49,7 +59,7 @@ class SolverSchedule:
         one evaluation less per step, and one more at the start.
         """
         steps = len(self.times) - 1
-        if self.solver in ("euler", RENOISE) or steps == 0:
+        if self.solver in ("euler", RENOISE, *FLOW_MAP_SOLVERS) or steps == 0:
             return steps + 1
         tableau = _make_solver(self.solver).tableau
         return (
@@ -63,7 +73,7 @@ def make_schedule(
     """Create a schedule from `start` to 1.
 
     Args:
-        solver: one of `SOLVERS`, or `RENOISE`.
+        solver: one of `NAMES`.
         num_steps: number of intervals; ignored if `grid` is a tuple of times.
         grid: spacing of the intervals, or their start times for the case that `start` is 0.
         start: time at which sampling starts.
@@ -72,7 +82,7 @@ def make_schedule(
         UserError: the solver or grid is unknown, `num_steps` is below 1, `start` is outside
             [0, 1), or the times do not increase from 0 to below 1.
     """
-    check_one_of("sampling.solver", solver, (*SOLVERS, RENOISE))
+    check_one_of("sampling.solver", solver, NAMES)
     check_fraction("sampling.edit_start", start, allow_one=False)
     times = time_grids.step_times(grid, num_steps)
     return SolverSchedule(solver, tuple(float(start + (1 - start) * t) for t in times))

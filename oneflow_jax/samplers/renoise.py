@@ -21,7 +21,7 @@ from oneflow_jax.samplers import ode
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 PredictX1Fn = Callable[[Float[Array, ""], PyTree], PyTree]
-"""Function from (t, x_t) to the x1 prediction x̂_1."""
+"""Function from (t, x_t) to the x1 prediction x̂_1, or to the flow map from t to 1."""
 
 CorruptFn = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
 """Function from (number of the step from 1, s, x̂_1) to x_s, with fresh noise in each step."""

@@ -1,15 +1,15 @@
-"""Dispatch to the sampling method that a schedule names: an ODE solver, or renoising."""
+"""Dispatch to the sampling method that a schedule names: ODE solver, renoising or flow map."""
 
 import jax
 import jax.numpy as jnp
 
 from oneflow_jax.flows import gaussian
-from oneflow_jax.samplers import ode, renoise
+from oneflow_jax.samplers import jump, ode, renoise
 from oneflow_jax.shapes import Array, Float, Int, Key, PyTree
 
 
 def solve(
-    predict_x1: renoise.PredictX1Fn,
+    predict_mean: jump.PredictMeanFn,
     corrupt: renoise.CorruptFn,
     state: PyTree,
     schedule: ode.SolverSchedule,
@@ -18,8 +18,9 @@ def solve(
     """Advance `state` through all intervals of `schedule` except the last.
 
     Args:
-        predict_x1: function that returns the x1 prediction of a state.
-        corrupt: function that corrupts the x1 prediction to the next time; only renoising uses it.
+        predict_mean: function that returns the mean of the x1 predictions from a time to a later
+            time. ODE solvers and renoising call it with two equal times, for the x1 prediction.
+        corrupt: function that corrupts the prediction to the next time; only renoising uses it.
         state: x at the first time of the schedule; any tree of float32 arrays `[*b L n]`.
         schedule: solver and times.
         return_trajectory: whether to return the states at all times of the schedule.
@@ -29,11 +30,25 @@ def solve(
         def moved(x_1: Array, x_t: Array) -> Array:
             return gaussian.velocity(x_1, x_t, jnp.broadcast_to(t, x_t.shape[:-1]))
 
-        return jax.tree.map(moved, predict_x1(t, x), x)
+        return jax.tree.map(moved, predict_mean(t, t, x), x)
 
-    if schedule.solver == ode.RENOISE:
+    if schedule.solver == "jump":
+        return jump.solve(predict_mean, state, schedule.times, return_trajectory)
+    if schedule.solver in (ode.RENOISE, "consistency"):
+
+        def predict_x1(t: Float[Array, ""], x: PyTree) -> PyTree:
+            return predict_mean(t, last_prediction_end(schedule, t), x)
+
         return renoise.solve(predict_x1, corrupt, state, schedule.times, return_trajectory)
     return ode.solve(velocity, state, schedule, return_trajectory)
+
+
+def last_prediction_end(schedule: ode.SolverSchedule, t: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the end of the interval of the last prediction, which becomes the sample.
+
+    The end is 1 for a flow map, and the time t itself for the x1 prediction.
+    """
+    return jnp.ones_like(t) if schedule.solver in ode.FLOW_MAP_SOLVERS else t
 
 
 def step_keys(keys: Key[Array, "B"], step: Int[Array, ""]) -> Key[Array, "B"]:

@@ -6,6 +6,7 @@ microbatches nor on the number of devices.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,10 @@ from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import train_state, update
 from oneflow_jax.training.train_state import TrainState
 from oneflow_jax.training.update import Metrics
+
+RowLosses = Callable[..., Metrics]
+"""Function from (parameters, EMA of the parameters, keys, u, canvas), with the keywords `model` and
+`paradigm`, to the losses of each row by term."""
 
 
 def init_state(
@@ -54,6 +59,21 @@ def per_row_losses(
     return jax.vmap(paradigm.loss)(outputs, targets)
 
 
+def denoising_losses(
+    params: PyTree,
+    ema: PyTree,
+    keys: Key[Array, "B"],
+    u: Float[Array, "B L"],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: TrainingObjective,
+) -> Metrics:
+    """Return `per_row_losses`, which do not depend on the EMA: the losses of every usual run."""
+    del ema
+    return per_row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
+
+
 def train_step(
     state: TrainState,
     canvas: Canvas,
@@ -64,6 +84,7 @@ def train_step(
     ema_decay: float,
     num_microbatches: int,
     freeze: str = "",
+    row_losses: RowLosses = denoising_losses,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one update, and the metrics to log.
 
@@ -76,6 +97,7 @@ def train_step(
         ema_decay: decay of the EMA of the parameters.
         num_microbatches: number of gradient accumulation steps; B is a multiple of it.
         freeze: regular expression of the names of frozen parameters (`optimizer.OptimizerConfig`).
+        row_losses: the losses of each row.
     """
     rows = canvas.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -87,7 +109,8 @@ def train_step(
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
         params = optimizer_lib.stop_gradient_where(params, freeze)
-        sums = update.sum_leading(per_row_losses(params, *part, model=model, paradigm=paradigm))
+        by_row = row_losses(params, state.ema, *part, model=model, paradigm=paradigm)
+        sums = update.sum_leading(by_row)
         return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), (sums, ())
 
     state, logged, _ = update.accumulate_and_apply(
