@@ -32,7 +32,7 @@ class Modality(enum.IntEnum):
 
 
 class AttentionPattern(enum.Enum):
-    """The slots of its own document that a slot may attend to."""
+    """Which slots of its own document a slot may attend to."""
 
     BIDIRECTIONAL = "all slots"
     CAUSAL = "earlier slots, and itself"
@@ -40,7 +40,7 @@ class AttentionPattern(enum.Enum):
 
 
 class InsertPolicy(enum.IntEnum):
-    """Items that a sampler may insert right after a slot: none, text, or text and images."""
+    """What a sampler may insert right after a slot: nothing, text, or text and images."""
 
     NONE = 0
     TEXT = 1
@@ -58,9 +58,9 @@ class Canvas:
         segment: number of the slot's document within the row, from 1; 0 for PAD.
         span: number of the slot's text run or image within the row, from 1; 0 for PAD.
         position: (order, row, column); row and column are 0 for text.
-        is_given: True for slots that are never corrupted, never scored and never changed by a
-            sampler.
-        insertable: an `InsertPolicy`; samplers that insert use it.
+        is_given: True for fixed slots, such as BOS and prompts: training neither corrupts nor
+            scores them, and samplers do not change them.
+        insertable: `InsertPolicy` of the gap after the slot, for samplers that insert.
     """
 
     ids: Int[Array, "*b L"]
@@ -84,13 +84,13 @@ class Canvas:
 
     @property
     def to_generate(self) -> Bool[Array, "*b L"]:
-        """True where the slot exists and is not given."""
+        """True where a model has to generate the slot's content: not PAD and not given."""
         return (self.modality != Modality.PAD) & ~self.is_given
 
 
 @flax.struct.dataclass
 class NoisyCanvas:
-    """The network's input: the layout of a canvas, with corrupted content.
+    """The network's input: the slots of a canvas, with corrupted content.
 
     Attributes:
         modality, segment, position: as in `Canvas`.
@@ -116,8 +116,8 @@ class Head:
         width: size of the output.
         axis: logical name of the output's axis, for `sharding.RULES`.
         zero_init: whether the head is initialized to zero.
-        adds_token_likelihood: whether the log-likelihood of each token, given the slot's own noisy
-            embedding, is added to the output; the width is then the number of token ids.
+        adds_token_likelihood: whether log p(noisy embedding of the slot | token id) is added to the
+            output of each token id; the width is then the number of token ids.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Head:
 
 @flax.struct.dataclass
 class EmbeddingTable:
-    """Token embeddings.
+    """The learned embeddings of the tokens and of the mask.
 
     Attributes:
         embedding: the learned vector of each token.
@@ -140,8 +140,7 @@ class EmbeddingTable:
     mask_embedding: Float[Array, "E"]
 
     def normalize(self) -> "EmbeddingTable":
-        """Scale the embeddings to norm sqrt(E), so that each component has about unit variance.
-
+        """Return a table with embeddings of norm sqrt(E): components have about unit variance.
         Without a fixed norm, training would let the embeddings grow or collapse.
         """
         mean_square = jnp.mean(jnp.square(self.embedding), axis=-1, keepdims=True)
@@ -154,7 +153,7 @@ def noisy_canvas(
     latents: Float[Array, "*b L C"],
     time: Float[Array, "*b L"],
 ) -> NoisyCanvas:
-    """Build the network's input: the layout of `canvas` with corrupted embeddings and latents."""
+    """Build the network's input: the slots of `canvas` with corrupted embeddings and latents."""
     return NoisyCanvas(
         modality=canvas.modality,
         segment=canvas.segment,

@@ -128,7 +128,7 @@ def _write_page(
 def parse_prompts(
     system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
-    """Parse the prompts, check that they fit the canvas, and log warnings about unknown words.
+    """Parse the prompts, check that they fit the canvas, and warn about unknown words.
 
     Raises:
         UserError: `prompts` is empty, a prompt is wrong or too long, or the model cannot edit.
@@ -160,7 +160,7 @@ def _log_documents(
         if is_truncated:
             logging.warning(
                 "The document above filled its canvas of data.sequence_length=%d slots, which "
-                "include the slots of deleted items. Insertions that did not fit were left out.",
+                "include those of deleted tokens and images. The model could not insert more.",
                 layout.length,
             )
 

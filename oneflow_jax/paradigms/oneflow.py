@@ -159,8 +159,8 @@ class OneFlow:
         if plan.token_sampling != token_sampling.TokenSampling():
             raise UserError(
                 "sampling.temperature, top_p, top_k, unmask_order and remask_prob are for "
-                "paradigms that sample tokens; oneflow decodes its text greedily. Given: "
-                f"{plan.token_sampling}."
+                "paradigms that sample tokens; oneflow decodes its text greedily. Remove them. "
+                f"Given: {plan.token_sampling}."
             )
 
     def nfe(self, plan: SamplingPlan) -> int:
@@ -214,7 +214,7 @@ class OneFlow:
         start = _interpolate(
             noise, content, _slot_times(canvas, jnp.float32(plan.schedule.times[0]))
         )
-        # For slots that are given, x1_hat is their own content, so the solver does not change them.
+        # For given slots, `predict` returns their own content, so the solver does not change them.
         solution = solve.solve(
             lambda t, x: predict(t, x).x1_hat, corrupt, start, plan.schedule, plan.return_trajectory
         )
