@@ -141,6 +141,7 @@ class EmbeddingTable:
 
     def normalize(self) -> "EmbeddingTable":
         """Return a table with embeddings of norm sqrt(E): components have about unit variance.
+
         Without a fixed norm, training would let the embeddings grow or collapse.
         """
         mean_square = jnp.mean(jnp.square(self.embedding), axis=-1, keepdims=True)

@@ -1,5 +1,4 @@
-"""Finds words in docstrings, comments, messages and pages that docs/glossary.md replaces.
-
+"""Finds words that docs/glossary.md replaces, in docstrings, comments, messages and pages.
 python -m tests.prose oneflow_jax/data docs README.md
 """
 

@@ -8,8 +8,8 @@ One model serves every task, because a task is drawn for each training document:
     image_to_text   all text                               text from images
     spans           random text runs and images            infilling of interleaved documents
     scattered       random tokens and images               infilling and editing
-    own_run_times   all slots; a time for each text run    dependence of text runs and images
-    own_slot_times  all slots; a time for each token       dependence of single tokens
+    own_run_times   all slots; a time for each text run    how runs and images depend on each other
+    own_slot_times  all slots; a time for each token       how tokens depend on each other
 
 All slots of an image have the same time. Slots that are not corrupted are clean, at time t = 1, and
 are not scored. For conditioning dropout, the text of a fraction of the `text_to_image` documents is

@@ -9,7 +9,8 @@ from oneflow_jax.flows import tasks
 NUM_SAMPLES = 4000
 T_FIRST, T_SECOND = 0.3, 0.6
 
-# Documents: BOS, text, image, text, given image; BOS, text, image; then PAD.
+# (modality, number of slots, document) of each run. The documents are: BOS, text, image, text,
+# given image; and BOS, text, image. PAD slots follow.
 RUNS = (
     (Modality.TEXT, 1, 1),
     (Modality.TEXT, 5, 1),
