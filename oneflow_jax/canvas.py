@@ -52,8 +52,8 @@ class Canvas:
     """Clean documents, from data or a sampler; all fields have the same leading batch axes.
 
     Attributes:
-        ids: token of a text slot; 0 elsewhere.
-        latents: patch of an image slot, with about unit variance; 0 elsewhere.
+        ids: token of a text slot; image token of an image slot, if the codec has them; 0 elsewhere.
+        latents: patch of an image slot, with about unit variance; 0 for text and image tokens.
         modality: a `Modality`.
         segment: number of the slot's document within the row, from 1; 0 for PAD.
         span: number of the slot's text run or image within the row, from 1; 0 for PAD.

@@ -25,7 +25,7 @@ NAME_WIDTH = 31
 """Width of the column of metric names in the table; the longest name has 29 characters."""
 
 TIME_BINS = 16
-"""Number of equal intervals of t, for the losses that determine a learned time grid."""
+"""Number of equal time intervals; a learned time grid uses the loss at the start of each."""
 
 
 def run(

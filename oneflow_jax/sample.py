@@ -180,7 +180,7 @@ def _intro_text(system: system_lib.System, *, edit: bool) -> str:
 
 
 def _curve_names(system: system_lib.System) -> list[str]:
-    """List the curves of the page: the loss, each term, and two held-out terms."""
+    """List the names of the page's curves: training loss, its terms, and two held-out terms."""
     terms = [term for term, _ in system.paradigm.weights]
     held_out = [f"eval/loss_{term}" for term in (terms[0], "image")]
     return ["train/loss", *(f"train/{term}" for term in terms), *held_out]

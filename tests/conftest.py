@@ -28,8 +28,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# XLA's fusion emitters set up MLIR for each program, which takes half of the compile
-# time. The older emitters give the same results. Processes that tests start read the variable too.
+# XLA's fusion emitters set up MLIR for each program, which takes half of the compile time. The
+# older emitters give the same results. Processes that tests start read XLA_FLAGS too.
 _FLAGS = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")]).strip()
 
@@ -47,7 +47,8 @@ from oneflow_jax import main  # noqa: E402
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 
-# grain's worker processes read absl flags, which only `absl.app.run` parses.
+# grain's worker processes read absl flags, which raises an error unless they are parsed. Only
+# `absl.app.run` parses them, and tests do not call it.
 flags.FLAGS.mark_as_parsed()
 
 

@@ -126,7 +126,7 @@ def test_imports_are_in_the_allowed_table():
 
 @functools.cache
 def level(folder):
-    """Return the length of the longest chain of imports below a folder; cycles recurse forever."""
+    """Return the length of the longest chain of imports below a folder; a cycle is an error."""
     return 1 + max(map(level, folder_imports()[folder]), default=0)
 
 

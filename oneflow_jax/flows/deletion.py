@@ -54,7 +54,7 @@ def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Flo
 def insert_probability(
     t: Float[Array, ""], s: Float[Array, ""], num_missing: Float[Array, "*gaps"]
 ) -> Float[Array, "*gaps"]:
-    """Return the probability (11) of an insertion between t and s; 1 where s = 1.
+    """Return the probability (11) of an insertion into each gap between t and s; 1 where s = 1.
 
     `num_missing` is the number λ of missing items in each gap.
     """
@@ -75,7 +75,7 @@ def item_ends(canvas: Canvas) -> Bool[Array, "L"]:
 
 
 def gaps(canvas: Canvas, keep: Bool[Array, "L"]) -> Gaps:
-    """Return the gaps of a clean row from which all slots are deleted where `keep` is False.
+    """Return the gaps that a clean row has once the slots where `keep` is False are deleted.
 
     `keep` must be True for BOS. Every document begins with BOS, so every gap has an anchor and no
     gap extends into the next document. If an image is deleted, the items missing before and after

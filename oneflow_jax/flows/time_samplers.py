@@ -108,8 +108,8 @@ class InformationTimeSampler:
             gamma = 2 * (np.log1p(-t) - np.log(t))
             information = np.exp(-np.exp(-(gamma - self.location) / self.scale))
         other = t ** (1 / self.exponent)
-        # The result must end at exactly 1. `information` ends at 0 there, so the division changes
-        # nothing; it guards against a curve that ends above 0.
+        # The division makes the result end at exactly 1: `information` is 0 at t = 1 only up to
+        # rounding.
         gained = (1 - information) / (1 - information[-1])
         cumulative = self.fraction * gained + (1 - self.fraction) * other
         return t.astype(np.float32), cumulative.astype(np.float32)

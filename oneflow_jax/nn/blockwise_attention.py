@@ -28,7 +28,7 @@ GroupedHeads = Float[Array, "B L K G A"]
 
 @flax.struct.dataclass
 class KVBlock:
-    """Keys and values with their part of the mask; ring attention sends it between devices."""
+    """Keys and values with their part of the mask; ring attention sends blocks between devices."""
 
     key: Float[Array, "B S K A"]
     value: Float[Array, "B S K A"]
@@ -88,7 +88,7 @@ def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
 def update_softmax(
     state: OnlineSoftmax, query: GroupedHeads, kv: KVBlock, mask: AttentionMask
 ) -> OnlineSoftmax:
-    """Update the state with the keys in `kv`, block by block; `mask` describes the queries."""
+    """Update the state with the keys in `kv`, block by block; of `mask`, use the queries' part."""
 
     def absorb(so_far: OnlineSoftmax, block: KVBlock) -> tuple[OnlineSoftmax, None]:
         scores, seen = _masked_scores(query, block, mask)

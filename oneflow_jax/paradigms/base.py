@@ -53,7 +53,7 @@ def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
     ):
         raise UserError(
             f"sampling.unmask_order and sampling.remask_prob are for mask_flow; {name} writes from "
-            f"left to right. Remove both. Given: {plan.token_sampling}."
+            f"left to right. Leave both at their defaults. Given: {plan.token_sampling}."
         )
     if plan.text_guidance_scale != 1.0:
         raise UserError(

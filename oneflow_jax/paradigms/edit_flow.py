@@ -129,7 +129,7 @@ class EditFlow:
         )
 
     def counts(self, canvas: Canvas) -> Sums:
-        """Count image slots to generate for the term `image`, and items to generate for others."""
+        """Count what is to be generated: image slots for the term `image`, items for all others."""
         items = jnp.sum(canvas.to_generate & deletion.item_starts(canvas)).astype(jnp.float32)
         return dict.fromkeys(LOSS_TERMS, items) | {"image": base.target_counts(canvas)["image"]}
 

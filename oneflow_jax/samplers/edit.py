@@ -205,7 +205,7 @@ class EditSampler:
 
 
 def log_num_missing(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
-    """Return log λ; λ = 1 + softplus(raw) is the expected number of missing items if any are."""
+    """Return log λ; λ = 1 + softplus(raw) is the mean number of missing items of non-empty gaps."""
     return jnp.log1p(jax.nn.softplus(raw[..., 0]))
 
 
@@ -219,7 +219,7 @@ def network_times(
     """Return, for each slot, the time that the network gets as input.
 
     Args:
-        canvas: layout of the rows.
+        canvas: the rows, for the modality and position of each slot.
         time: time of each image slot.
         t: text time of the document.
         edited: True for text that may contain errors and gets the time t. All other text gets the

@@ -12,8 +12,8 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 UNMASK_ORDERS = ("random", "confidence")
 """Unmasking orders.
 
-"random" unmasks each masked slot independently. "confidence" unmasks equally many slots on average,
-the most confident ones first.
+"random" unmasks each masked slot independently. "confidence" unmasks the same number of slots on
+average, the most confident ones first.
 """
 
 

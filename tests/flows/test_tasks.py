@@ -45,7 +45,7 @@ def canvas():
 
 
 def sample_tasks(canvas, probs, cond_drop_prob=0.0, seed=0):
-    """Sample many task masks and times, `[NUM_SAMPLES L]`, with one time per document."""
+    """Return samples of scored slots and times, `[NUM_SAMPLES L]`; each document has its own u."""
     mix = tasks.TaskMixture(probs, cond_drop_prob)
     u = jnp.sqrt(jnp.where(canvas.segment == 1, T_FIRST, T_SECOND))
     keys = jax.random.split(jax.random.key(seed), NUM_SAMPLES)

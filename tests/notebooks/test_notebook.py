@@ -20,7 +20,7 @@ def contents(notebook):
 
 @pytest.fixture(scope="module")
 def run_notebook(tmp_path_factory):
-    """Return the notebook after a run in a temporary clone."""
+    """Return the notebook after a run in a temporary copy of the repository."""
     clone = tmp_path_factory.mktemp("clone")
     for name in ("oneflow_jax", "configs"):
         (clone / name).symlink_to(runs.REPOSITORY / name)

@@ -136,7 +136,7 @@ def make_paradigm(kind, task_mixture=tasks.ALL_TARGETS):
 
 @pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
 def test_conditioning_dropout_scores_only_images(kind):
-    """Check that only dropped captions are not scored; their images and other documents are."""
+    """Check that dropped captions are not scored, but their images and other documents are."""
     caption = (Text("red"), TOY_IMAGE)
     canvas = pack_documents(
         caption, caption, (TOY_IMAGE, Text("blue")), layout=make_paradigm(kind)[1]
@@ -262,7 +262,7 @@ def test_codes_have_the_guided_distribution(scale):
 
 
 def test_scale_1_is_no_guidance_and_costs_nothing():
-    """Check that with scale 1 the inputs are returned and the network is not called."""
+    """Check that with scale 1 the inputs stay unchanged and the network is not called."""
     none, place = make_guidance(1.0), image_context(2)
     branch = none.init_unconditional(None, None, place.view, place.cache, place.logits)
     assert branch[0] is place.cache
