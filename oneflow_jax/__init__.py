@@ -5,8 +5,8 @@
     model = of.load("runs/quickstart")
     (document,) = model.generate("a picture of a tiger: <image>")
 
-The public names are imported lazily: data loader workers import this package too, and must not
-start an accelerator.
+Each public name is imported when it is first used: data loader workers import this package too, and
+must not initialize an accelerator.
 """
 
 import importlib

@@ -32,7 +32,7 @@ class Modality(enum.IntEnum):
 
 
 class AttentionPattern(enum.Enum):
-    """The slots of its own document that a slot may attend to."""
+    """Which slots of its own document a slot may attend to."""
 
     BIDIRECTIONAL = "all slots"
     CAUSAL = "earlier slots, and itself"
@@ -40,7 +40,7 @@ class AttentionPattern(enum.Enum):
 
 
 class InsertPolicy(enum.IntEnum):
-    """Items that a sampler may insert right after a slot: none, text, or text and images."""
+    """What a sampler may insert right after a slot: nothing, text, or text and images."""
 
     NONE = 0
     TEXT = 1
@@ -52,15 +52,15 @@ class Canvas:
     """Clean documents, from data or a sampler; all fields have the same leading batch axes.
 
     Attributes:
-        ids: token of a text slot; 0 elsewhere.
-        latents: patch of an image slot, with about unit variance; 0 elsewhere.
+        ids: token of a text slot; image token of an image slot, if the codec has them; 0 elsewhere.
+        latents: patch of an image slot, with about unit variance; 0 for text and image tokens.
         modality: a `Modality`.
         segment: number of the slot's document within the row, from 1; 0 for PAD.
         span: number of the slot's text run or image within the row, from 1; 0 for PAD.
         position: (order, row, column); row and column are 0 for text.
-        is_given: True for slots that are never corrupted, never scored and never changed by a
-            sampler.
-        insertable: an `InsertPolicy`; samplers that insert use it.
+        is_given: True for fixed slots, such as BOS and prompts: training neither corrupts nor
+            scores them, and samplers do not change them.
+        insertable: `InsertPolicy` of the gap after the slot, for samplers that insert.
     """
 
     ids: Int[Array, "*b L"]
@@ -84,13 +84,13 @@ class Canvas:
 
     @property
     def to_generate(self) -> Bool[Array, "*b L"]:
-        """True where the slot exists and is not given."""
+        """True where a model has to generate the slot's content: not PAD and not given."""
         return (self.modality != Modality.PAD) & ~self.is_given
 
 
 @flax.struct.dataclass
 class NoisyCanvas:
-    """The network's input: the layout of a canvas, with corrupted content.
+    """The network's input: the slots of a canvas, with corrupted content.
 
     Attributes:
         modality, segment, position: as in `Canvas`.
@@ -119,8 +119,8 @@ class Head:
         width: size of the output.
         axis: logical name of the output's axis, for `sharding.RULES`.
         zero_init: whether the head is initialized to zero.
-        adds_token_likelihood: whether the log-likelihood of each token, given the slot's own noisy
-            embedding, is added to the output; the width is then the number of token ids.
+        adds_token_likelihood: whether log p(noisy embedding of the slot | token id) is added to the
+            output of each token id; the width is then the number of token ids.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Head:
 
 @flax.struct.dataclass
 class EmbeddingTable:
-    """Token embeddings.
+    """The learned embeddings of the tokens and of the mask.
 
     Attributes:
         embedding: the learned vector of each token.
@@ -143,7 +143,7 @@ class EmbeddingTable:
     mask_embedding: Float[Array, "E"]
 
     def normalize(self) -> "EmbeddingTable":
-        """Scale the embeddings to norm sqrt(E), so that each component has about unit variance.
+        """Return a table with embeddings of norm sqrt(E): components have about unit variance.
 
         Without a fixed norm, training would let the embeddings grow or collapse.
         """
@@ -158,7 +158,7 @@ def noisy_canvas(
     time: Float[Array, "*b L"],
     interval: Float[Array, "*b L"] | None = None,
 ) -> NoisyCanvas:
-    """Build the network's input: the layout of `canvas` with corrupted embeddings and latents."""
+    """Build the network's input: the slots of `canvas` with corrupted embeddings and latents."""
     return NoisyCanvas(
         modality=canvas.modality,
         segment=canvas.segment,

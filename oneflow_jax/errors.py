@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import numpy as np
 
 INT32_MAX = 2**31 - 1
-"""Largest integer of a program on the device."""
+"""Largest integer that a program on an accelerator can hold: integers are int32 there."""
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-"""Largest number of a program on the device."""
+"""Largest number that a program on an accelerator can hold: numbers are float32 there."""
 
 
 class UserError(Exception):
@@ -22,7 +22,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, in_all_processes: bool = False) -> None:
-        """Initialize the error; by default, the other processes of the run do not raise it."""
+        """Initialize the error; by default, only this process of the run raises it."""
         super().__init__(message)
         self.in_all_processes = in_all_processes
 
@@ -78,7 +78,7 @@ def check_fraction(
 
 
 def check_integer(field: str, value: object, minimum: int, maximum: int = INT32_MAX) -> None:
-    """Check that a value is an integer in a range; NumPy integers are integers, bools are not.
+    """Check that a value is an integer in a range; NumPy integers are accepted, bools are not.
 
     Raises:
         UserError: the value is of another type, or out of range.
@@ -104,7 +104,7 @@ def check_real(
 
     Args:
         field: the name of the value, for the message.
-        value: the value to check. NumPy numbers are numbers, bools are not.
+        value: the value to check. NumPy numbers are accepted, bools are not.
         minimum: the lower limit.
         maximum: the upper limit.
         allow_minimum: whether the value may equal the lower limit.

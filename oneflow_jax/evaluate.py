@@ -19,13 +19,13 @@ from oneflow_jax.training import export
 from oneflow_jax.viewer import contact_sheet, plots
 
 GRID_COLUMNS = 8
-"""Cells in a row of the contact sheets."""
+"""Number of images in one row of a contact sheet."""
 
 NAME_WIDTH = 31
 """Width of the column of metric names in the table; the longest name has 29 characters."""
 
 TIME_BINS = 16
-"""Number of times at which the loss is measured for a learned time grid."""
+"""Number of equal time intervals; a learned time grid uses the loss at the start of each."""
 
 
 def run(
@@ -34,9 +34,9 @@ def run(
     """Evaluate the newest checkpoint in `folder`; write the metrics and return them.
 
     The function writes to `output`, or to `folder` if `output` is None. It writes
-    `evaluation.json`, with values by metric name; contact sheets of the scored images; and, for
-    several NFEs, a plot of the metrics over NFE. The name of a metric of generated documents ends
-    in @NFE, such as `joint@16`.
+    `evaluation.json`, with values by metric name; contact sheets of the scored images; and, if
+    several NFEs are configured, a plot of the metrics over NFE. Metrics of generated documents have
+    names that end in @NFE, such as `joint@16`.
 
     Raises:
         UserError: the folder has no checkpoint.
@@ -106,8 +106,8 @@ def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int)
     """Return the NFE of a plan that takes at most `nfe` forward passes, or 0 if no plan does.
 
     An image that is inserted at the last step still needs all steps from noise to data. So a
-    document with inserted images can take twice the NFE of the plan. For autoregressive models the
-    NFE counts the forward passes of one image.
+    document with inserted images can take twice the NFE of the plan. For autoregressive models,
+    `nfe` limits only the forward passes of one image, so the result is `nfe` itself.
     """
     if not (task.may_insert_images and system.layout.variable_length) or system.layout.has_markers:
         return nfe
@@ -117,10 +117,10 @@ def affordable_nfe(system: system_lib.System, task: base_lib.EvalTask, nfe: int)
 
 
 def check_prompts(system: system_lib.System) -> None:
-    """Lay out all evaluation prompts before training, to report prompts that do not fit.
+    """Lay out all evaluation prompts before training, so that wrong prompts are reported early.
 
     Raises:
-        UserError: a document is too long for the canvas.
+        UserError: a prompt is too long for the canvas or has no gap, or a document to edit has one.
     """
     for task in system_lib.supported_suite(system).tasks:
         for document in task.prompts:

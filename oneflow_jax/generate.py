@@ -85,18 +85,18 @@ class Generator:
     ) -> Iterator[GeneratedBatch]:
         """Fill the gaps of the prompts, batch by batch.
 
-        A document depends on its prompt, the seed and its index among `prompts`, but not on the
-        batch size.
+        A generated document depends on its prompt, the seed and its index among `prompts`, but not
+        on the batch size.
 
         Args:
-            prompts: documents with gaps; documents to edit if the plan starts above t=0.
+            prompts: documents with gaps; finished documents to edit if the plan starts above t=0.
             plan: solver, times, guidance, and whether to record the trajectory.
             seed: RNG seed.
             batch: number of documents in a batch, over all devices.
 
         Raises:
-            UserError: a prompt has no gap or does not fit the canvas, or the batch size does not
-                fit the devices.
+            UserError: a prompt has no gap, a document to edit has a gap, one of them does not fit
+                the canvas, or the batch cannot be split evenly over the devices.
         """
         mesh, rules = self.system.mesh, sharding.SAMPLING_RULES
         sharding.check_batch_divides(mesh, batch, field="evaluation.batch_size", rules=rules)
@@ -109,7 +109,7 @@ class Generator:
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             count = len(chosen)
-            # Pad the last batch with copies of a row; the code below drops them again.
+            # Pad the last batch with copies of its first row; the code below drops the copies.
             canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
             sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
@@ -148,8 +148,8 @@ def sample_batch(
 ) -> SampleOutput:
     """Fill the gaps of a batch of canvases.
 
-    The function is compiled once for equal models, paradigms and plans, also of several generators.
-    It must run in the mesh context of `sharding.SAMPLING_RULES`.
+    Generators with equal models, paradigms and plans share one compiled program per batch shape.
+    The function must run in the mesh context of `sharding.SAMPLING_RULES`.
 
     Args:
         params: the model's parameters.
@@ -169,7 +169,7 @@ def sample_batch(
 
 
 def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:
-    """Return the used frames of a trajectory, for the first `count` documents of the batch."""
+    """Return the frames that were recorded, for the first `count` documents of the batch."""
     came = trajectory.run_times >= 0
     fewer = jax.tree.map(lambda x: x[came, :count], trajectory.replace(run_times=None))
     return fewer.replace(run_times=trajectory.run_times[came])
@@ -191,7 +191,8 @@ def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:
     """List the edits between a given document and its edited version."""
-    # Convert `before` to slots and back, as `after` was: then unchanged text and pixels are equal.
+    # `after` was decoded from slots, so convert `before` to slots and back too: this may change the
+    # case of words and the pixels, and these changes are not edits.
     (read,) = layout.decode(layout.canvas([layout.edit_row(before)]))
     return edits.diff_documents(read, after)
 

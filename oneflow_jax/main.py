@@ -90,7 +90,7 @@ def run(config: ml_collections.ConfigDict) -> None:
             stack.enter_context((run_lock.read_lock if reads else run_lock.lock)(folder))
         if not reads:
             storage.check_shared(folder, "--workdir")
-        if "models" in config:  # compare.run checks the configuration of its folder.
+        if "models" in config:  # Skip check_config: compare.run checks the folder itself.
             _run_comparison(config, folder)
             return
         with distributed.primary_first():
@@ -108,7 +108,9 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
 
     values.validate(config)
     if "models" in config or "autoencoder" in config:
-        raise UserError("--mode=aot: this configuration does not train a document model.")
+        raise UserError(
+            "--mode=aot: this configuration does not train a document model. Give another --config."
+        )
     topologies.force_cpu_backend()
     with run_lock.lock(folder):
         aot_run.run(
@@ -213,7 +215,7 @@ def _output_folder(folder: epath.Path) -> epath.Path:
 def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
-    """Print notices and write the report on the user's data; return the path of the report."""
+    """Print notices about the user's data, and write the data report; return its path."""
     from oneflow_jax.build import custom_data, data
     from oneflow_jax.data import overflow
     from oneflow_jax.data.custom import manifest, notices, prepare, summary
@@ -264,11 +266,11 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
 
 
 def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Validate process-level settings, and enable the compilation cache."""
+    """Validate `data.dir` and the settings of the training loop; enable the compilation cache."""
     from oneflow_jax.build.loop_config import make_loop_config
 
     storage.require_local(config.data.dir, "data.dir")
-    make_loop_config(config)  # Report mistakes before anything is computed.
+    make_loop_config(config)  # Only to report wrong settings before anything is computed.
     if config.compilation_cache and MODE.value not in READING_MODES:
         host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
 
@@ -287,8 +289,8 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
             f"Unset {', '.join(distributed.ENV_VARS)}, and run it on one host."
         )
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    # The page shows this command. The command is saved with the configuration, so the page of a
-    # later call without --config still shows the overrides.
+    # The comparison page shows `config.command`. It is saved with the configuration, so the page of
+    # a later call without --config still shows the overrides of this call.
     config.command += "".join(f' --config.{name}="{value}"' for name, value in overrides.items())
     _print(f"Page: {compare_run.run(config, folder)}")
     _print(f"Metrics: {folder / compare_run.METRICS_FILE}")

@@ -128,7 +128,7 @@ def _write_page(
 def parse_prompts(
     system: system_lib.System, prompts: Sequence[str], *, edit: bool = False
 ) -> list[Document]:
-    """Parse the prompts, check that they fit the canvas, and log warnings about unknown words.
+    """Parse the prompts, check that they fit the canvas, and warn about unknown words.
 
     Raises:
         UserError: `prompts` is empty, a prompt is wrong or too long, or the model cannot edit.
@@ -160,7 +160,7 @@ def _log_documents(
         if is_truncated:
             logging.warning(
                 "The document above filled its canvas of data.sequence_length=%d slots, which "
-                "include the slots of deleted items. Insertions that did not fit were left out.",
+                "include those of deleted tokens and images. The model could not insert more.",
                 layout.length,
             )
 
@@ -180,7 +180,7 @@ def _intro_text(system: system_lib.System, *, edit: bool) -> str:
 
 
 def _curve_names(system: system_lib.System) -> list[str]:
-    """List the curves of the page: the loss, each term, and two held-out terms."""
+    """List the names of the page's curves: training loss, its terms, and two held-out terms."""
     terms = [term for term, _ in system.paradigm.weights]
     held_out = [f"eval/loss_{term}" for term in (terms[0], "image")]
     return ["train/loss", *(f"train/{term}" for term in terms), *held_out]

@@ -1,4 +1,4 @@
-"""The letters of all array shapes, and the array types that are written with them.
+"""The letters that stand for axes in array annotations, and the array types of jaxtyping.
 
 | letter | size of                              | letter | size of                        |
 |--------|--------------------------------------|--------|--------------------------------|

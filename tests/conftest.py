@@ -12,41 +12,43 @@ from absl import flags
 
 from tests import random_keys
 
-# Both test workers, the processes that tests start and the next test run need the same compiled
-# programs, so all share one cache. Environment variables give its folder to the processes.
+# The pytest workers, the processes that tests start and the next test run need the same compiled
+# programs, so all share one cache. Started processes read its folder from the environment.
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 _VERSIONS = f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE / "oneflow_jax-tests" / _VERSIONS))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-# Both workers store all programs: compiling a tiny one takes 35 ms, reading it 10 ms, and there are
+# The workers store all programs: compiling a tiny one takes 35 ms, reading it 10 ms, and there are
 # thousands. Other processes read all programs but store only those that take long to compile.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-# Compiling the package takes 0.6 s, which each process would spend if none of them stored bytecode,
-# as is usual in containers.
+# Containers often turn off the storage of bytecode. Turn it on again: without it, each process
+# spends 0.6 s on compiling the package.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# XLA's fusion emitters set up MLIR for each program, which takes half of the compile
-# time. The older emitters give the same results. Processes that tests start read the variable too.
+# XLA's fusion emitters set up MLIR for each program, which takes half of the compile time. The
+# older emitters give the same results. Processes that tests start read XLA_FLAGS too.
 _FLAGS = ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")]).strip()
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 random_keys.enable()
-# Tests spend more time on compilation than on computation.
+# Tests spend more time on compilation than on computation, so they compile without optimization.
 jax.config.update("jax_disable_most_optimizations", True)
 
-# The imports below do not initialize devices.
+# This import does not initialize JAX's devices, so the settings above still apply.
 from oneflow_jax import main  # noqa: E402
 
-# Tracing makes many long-lived objects; scanning them repeatedly takes 5 % of the time.
+# Tracing makes many long-lived objects. Let the garbage collector scan them less often: by default,
+# it takes 5 % of the time.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
 
-# grain's worker processes read absl flags, which only `absl.app.run` parses.
+# grain's worker processes read absl flags, which raises an error unless they are parsed. Only
+# `absl.app.run` parses them, and tests do not call it.
 flags.FLAGS.mark_as_parsed()
 
 

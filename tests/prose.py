@@ -1,5 +1,6 @@
-"""Finds words in docstrings, comments, messages and pages that docs/glossary.md replaces.
+"""Finds words that docs/glossary.md replaces, in docstrings, comments, messages and pages.
 
+For example, to search a folder, the docs and the README:
 python -m tests.prose oneflow_jax/data docs README.md
 """
 

@@ -11,7 +11,7 @@ from jax._src import dtypes, pjit
 from jax.experimental.key_reuse import _core as checker
 
 _ONLY_PASS_KEYS = {jax.lax.slice_p, jax.lax.concatenate_p, jax.lax.device_put_p}
-"""Eager operations whose signature depends on their arguments; they make no keys."""
+"""Operations that return keys only if they get keys: their calls without keys need no check."""
 
 
 def enable() -> None:

@@ -70,7 +70,7 @@ def copy_newest(folder, target):
 
 
 def load_state(system, folder):
-    """Return the newest state and data position of a run, as numpy arrays."""
+    """Return the newest state of a run as numpy arrays, and the position of its data loader."""
     data = iter(system.train_batches())
     with sharding.mesh_context(system.mesh), checkpoint.Checkpoints(folder, 10) as checkpoints:
         newest = checkpoints.restore(system.abstract_state, data)
@@ -91,7 +91,7 @@ def assert_identical(actual, expected):
 
 
 def list_reports(folder):
-    """Return the step and the kind of each report in the logs."""
+    """Return the step and the kind, such as "train" or "eval", of each report in the logs."""
     rows = metric_writer.read_metrics(folder / workdir.LOGS)
     return [(row["step"], sorted(row)[0].split("/")[0]) for row in rows]
 

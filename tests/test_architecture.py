@@ -65,11 +65,12 @@ READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
 MAX_LEVELS = 11
 MAX_ROOT_MODULES = 9
 
-# Each worker process would initialize an accelerator library, so these folders use numpy only.
+# These folders use numpy only: data loader workers import them, and must not initialize an
+# accelerator.
 HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}
-"""Modules of these folders that may put arrays on devices."""
+"""Modules of these folders that may import JAX, to put batches on devices."""
 
 
 def folder_of(path):
@@ -125,7 +126,7 @@ def test_imports_are_in_the_allowed_table():
 
 @functools.cache
 def level(folder):
-    """Return the length of the longest chain of imports below a folder; cycles recurse forever."""
+    """Return the length of the longest chain of imports below a folder; a cycle is an error."""
     return 1 + max(map(level, folder_imports()[folder]), default=0)
 
 

@@ -48,7 +48,7 @@ END_TO_END = {
     "emoji_styles": emoji_styles.get_config,
     "own": own.get_config,
 }
-"""Configurations that differ in what is read, trained, evaluated or sampled."""
+"""Configurations that are trained, evaluated and sampled: each uses code that others do not."""
 
 TWO_STEPS = {
     "quickstart": quickstart.get_config,
@@ -69,7 +69,7 @@ def data_dir(tmp_path_factory):
 
 
 def test_every_configuration_file_is_tested():
-    """Check that each file is tested, except compare.py (tests/compare) and equal TPU models."""
+    """Check that each file is tested here, in tests/compare, or has the models of tpu_v4.py."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
@@ -92,7 +92,7 @@ def test_two_steps_then_evaluate_and_sample(name, tmp_path, data_dir):
 def test_two_steps(name, tmp_path, data_dir):
     config = common.shrink_for_debugging(TWO_STEPS[name]())
     config.data.dir = data_dir
-    config.evaluation.every = 10  # above the number of steps, 2
+    config.evaluation.every = 10  # Training has 2 steps, so it does not evaluate.
     folder = epath.Path(tmp_path)
     system = runs.prepare_system(folder, config.lock())
     loop.run(system, folder)
@@ -172,7 +172,7 @@ def goes_through(config, folder):
     assert all((folder / file).stat().length > 0 for file in written)
     assert list((folder / workdir.LOGS).glob("events.out.tfevents.*"))
     assert page == folder / workdir.SAMPLES_PAGE
-    # The configuration is read from the folder.
+    # The run's folder has the whole configuration.
     assert workdir.load_config(folder).to_json() == config.to_json()
     return system
 
@@ -254,7 +254,7 @@ def package_sources():
 
 def test_every_key_is_read():
     source = "\n".join(package_sources())
-    # Replace local names of sections by their full names.
+    # Probabilities and loss weights are skipped: the code builds their keys from lists of names.
     shares = [*tasks.NAMES, *time_couplings.NAMES]
     weights = [f"{term}_weight" for term in (*chameleon.LOSS_TERMS, *edit_flow.LOSS_TERMS)]
     for key in every_key():

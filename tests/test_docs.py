@@ -76,7 +76,7 @@ CLAIMS = {"add_a_paradigm.md": check_add_a_paradigm}
 
 @pytest.fixture
 def beside_a_run(tmp_path, monkeypatch):
-    """Change to a folder with a tiny run at the place of `make quickstart`'s run."""
+    """Change to a folder with a tiny run in `runs/quickstart`, where pages expect a run."""
     (tmp_path / "runs").mkdir()
     runs.copy_newest(runs.trained_run()[1], tmp_path / "runs" / "quickstart")
     monkeypatch.chdir(tmp_path)

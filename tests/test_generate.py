@@ -56,7 +56,7 @@ def eight_documents(generator):
 
 
 def test_documents_do_not_depend_on_the_batch(generator, eight_documents):
-    """Compare batches of 16 and 24 rows on 8 devices, and of 2 and 4 rows on one device."""
+    """Compare batches of 8 and 16 rows on 8 devices, and of 2 and 4 rows on one device."""
     expected = concat_canvases(eight_documents)
     for batch in (2, 4):
         canvas = concat_canvases(
@@ -154,7 +154,7 @@ def test_editing_keeps_bos_and_changes_the_rest(generator):
     assert batch.canvas.is_given[0, :count].tolist() == [True] + [False] * (count - 1)
     image = row["modality"] == Modality.IMAGE
     assert not np.any(np.isclose(batch.canvas.latents[0, :count][image], row["latents"][image]))
-    # At start=0.999 there is little time left to change.
+    # A start at t = 0.999 leaves little time to change the document.
     late = generate_batches(generator, [document], plan(steps=1, start=0.999))[0].canvas
     early = generate_batches(generator, [document], plan(steps=1, start=0.001))[0].canvas
     assert not np.allclose(late.latents, early.latents)

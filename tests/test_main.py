@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mount a real disk of 1,500 KiB."""
+    """Mount a file system of 1,500 KiB, to test what happens when it is full."""
     where = tmp_path / "disk"
     where.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(where)]
@@ -235,7 +235,7 @@ def test_disk_full_at_a_checkpoint(small_disk):
 
 @pytest.mark.parametrize("what", ["start", "page"])
 def test_disk_full_elsewhere(what, cli, small_disk):
-    """Fill the disk before the first file of a resumed run, and before the page."""
+    """Fill the disk before a resumed run writes its first file, or before the page is written."""
     folder = small_disk / "run"
     mode = {"start": "train", "page": "sample"}[what]
     runs.copy_newest(runs.trained_run()[1], folder)
@@ -362,7 +362,7 @@ def list_leaves(tree):
 
 
 def assert_error(message_parts, call, *arguments):
-    """Assert that the call raises a `UserError` with these parts; return its message."""
+    """Assert that the call raises a `UserError` with these parts in its message; return it."""
     with pytest.raises(UserError) as raised:
         call(*arguments)
     message = str(raised.value)

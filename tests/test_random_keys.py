@@ -61,5 +61,5 @@ def test_closed_over_key_counts_as_used_once():
 def test_calls_without_keys_do_not_reach_the_check(monkeypatch):
     double = jax.jit(lambda x: 2 * x)
     assert double(1.0) == 2
-    monkeypatch.setattr("jax._src.pjit._infer_params", None)  # the slow path of each call
+    monkeypatch.setattr("jax._src.pjit._infer_params", None)  # Calls on the slow path now fail.
     assert double(3.0) == 6

@@ -77,7 +77,7 @@ def test_edits_are_listed(caplog, tmp_path):
             system_lib.system(config, folder), folder, [f"red red <image:{red}>"], edit=True
         )
     messages = [record.getMessage() for record in caplog.records]
-    # Nearly everything is corrupted at this time, so the result differs.
+    # At edit_start 0.1 nearly everything is corrupted, so the result differs.
     assert sum("replaced <image>" in line for line in messages) == 2
     _, data = page_data(path)
     assert len(data["stories"]) == 2

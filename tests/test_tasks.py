@@ -1,4 +1,4 @@
-"""Tests of all tasks with every paradigm: each is one call, and given parts never change."""
+"""Tests of generation tasks with several paradigms: one call does all, and given parts stay."""
 
 import tempfile
 
@@ -123,7 +123,7 @@ def test_editing_uses_the_same_call(name, solver):
 
 
 def test_samples_depend_on_seed_and_index_only():
-    """Check rows of a batch, also those that grow at different speeds."""
+    """Check that rows of a batch, which grow at different speeds, do not affect each other."""
     generator = make_generator("edit_flow")
     prompts = [prompt.parse(["<document>"], 4)] * 16
     plan = SamplingPlan(ode.make_schedule("euler", 4))

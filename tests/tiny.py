@@ -128,7 +128,7 @@ def network(
 
 
 def noisy_canvas(canvas: Canvas, seed: int = 1) -> NoisyCanvas:
-    """Return a view of the canvas with random content at random times."""
+    """Return a network input with the slots of the canvas, random content and random times."""
     keys = jax.random.split(jax.random.key(seed), 3)
     return canvases.noisy_canvas(
         canvas,
@@ -162,7 +162,7 @@ class System:
     num_microbatches: int = 1
 
     def initializer(self, batch: Canvas) -> Any:
-        """Return the function from a key to a boxed state."""
+        """Return the function from a key to a state with linen's partitioning metadata."""
         view = noisy_canvas(batch)
         return functools.partial(
             step_lib.init_state, model=self.network, optimizer=self.optimizer, view=view
@@ -189,7 +189,7 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class ShardedSystem:
-    """A system on a mesh."""
+    """A system's state, batch and jitted training step on a mesh."""
 
     state: TrainState
     batch: Canvas

@@ -44,7 +44,7 @@ class Gaps:
 
 
 def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Float[Array, "L"]:
-    """Return the image times (12) at τ = 2u; `start_time` is the text time at each insertion.
+    """Return image times (12) at τ = 2u; each image is inserted at text time `start_time`.
 
     A negative time means that the image is not inserted yet.
     """
@@ -54,7 +54,7 @@ def interleaved_time(u: Float[Array, "L"], start_time: Float[Array, "L"]) -> Flo
 def insert_probability(
     t: Float[Array, ""], s: Float[Array, ""], num_missing: Float[Array, "*gaps"]
 ) -> Float[Array, "*gaps"]:
-    """Return the probability (11) of an insertion between t and s; 1 where s = 1.
+    """Return the probability (11) of an insertion into each gap between t and s; 1 where s = 1.
 
     `num_missing` is the number λ of missing items in each gap.
     """
@@ -75,11 +75,11 @@ def item_ends(canvas: Canvas) -> Bool[Array, "L"]:
 
 
 def gaps(canvas: Canvas, keep: Bool[Array, "L"]) -> Gaps:
-    """Return the gaps that are left in a clean row if only the slots in `keep` remain.
+    """Return the gaps that a clean row has once the slots where `keep` is False are deleted.
 
-    `keep` must include BOS. Every document begins with BOS, so every gap has an anchor and no gap
-    extends into the next document. If an image is deleted, the items missing on both sides of it
-    belong to one gap.
+    `keep` must be True for BOS. Every document begins with BOS, so every gap has an anchor and no
+    gap extends into the next document. If an image is deleted, the items missing before and after
+    it belong to the same gap.
     """
     slots = jnp.arange(keep.shape[0])
     anchor = keep & item_ends(canvas)
@@ -90,7 +90,7 @@ def gaps(canvas: Canvas, keep: Bool[Array, "L"]) -> Gaps:
 
 
 def compact(canvas: Canvas, keep: Bool[Array, "L"]) -> Canvas:
-    """Set deleted slots to PAD and renumber the items of each document."""
+    """Set slots to PAD where `keep` is False, and renumber the items left in each document."""
     items = jnp.cumsum(keep & item_starts(canvas))
     begins = canvas.is_text & (canvas.position[:, 0] == 0)
     base = jax.lax.cummax(jnp.where(begins, items, 0))

@@ -11,15 +11,15 @@ column:
     token   deleted      the token is missing                             insert
     image   replaced     another image of the row, if the row has one     substitute (new noise)
     image   deleted      the image is missing                             insert
-    image   renoised     noise at a time of its own; also used if the     integrate the flow
-                         row has no other image to replace it with
+    image   renoised     the image, noised to a random time of its own;   integrate the flow
+                         also if the row has no image to replace it with
 
 After each remaining item, a spurious token is inserted with probability (1 - t) / 4. The operation
 that undoes this insertion is delete.
 
 Sampling follows the rates of Edit Flows (Havasi et al., 2025, section 3): an item that is still
 wrong at time t is corrected with the known hazard κ'/(1-κ), see (10). So the network predicts only
-the operation that each item needs, with its probability.
+the probability of each operation on an item, not its rate.
 
 The clean row has no slot for a spurious token. The token takes the slot of a deleted item or an
 unused slot of the row; `position` puts it at its place in the reading order.
@@ -60,7 +60,7 @@ class EditCorruption:
         ids, latents: content of each slot after corruption.
         substituted: True where the content differs from the clean row.
         deleted: True where the item is missing.
-        renoised: True for the slots of images that are noisy at a time of their own.
+        renoised: True for the slots of images that are noised to a random time of their own.
         time: time of each slot where `renoised` is True; 1 elsewhere.
     """
 

@@ -1,8 +1,8 @@
-"""Losses of one row: the sum over the scored slots, and the number of scored slots.
+"""Losses of one row: each is a sum over the scored slots, with the number of scored slots.
 
-The training step divides sums by slot counts of the whole clean batch. So gradients do not depend
-on how the batch is split into microbatches and shards. Logs divide sums by the number of scored
-slots.
+The training step divides the sums of the whole batch by slot counts of the clean batch. So
+gradients do not depend on how the batch is split into microbatches and shards. Logs divide the sums
+by the number of scored slots.
 """
 
 import jax

@@ -8,11 +8,11 @@ One model serves every task, because a task is drawn for each training document:
     image_to_text   all text                               text from images
     spans           random text runs and images            infilling of interleaved documents
     scattered       random tokens and images               infilling and editing
-    own_run_times   all slots; a time for each text run    how runs and images depend on others
-    own_slot_times  all slots; a time for each token       how tokens depend on others
+    own_run_times   all slots; a time for each text run    how runs and images depend on each other
+    own_slot_times  all slots; a time for each token       how tokens depend on each other
 
-An image always has one time. The network sees all other slots clean, at time t = 1, and they are
-not scored. For conditioning dropout, the text of a fraction of the `text_to_image` documents is
+All slots of an image have the same time. Slots that are not corrupted are clean, at time t = 1, and
+are not scored. For conditioning dropout, the text of a fraction of the `text_to_image` documents is
 *dropped*: it has time t = 0, so the network sees pure noise, and it is not scored. In the same way,
 a fraction of the `image_to_text` documents have their images dropped.
 """
@@ -111,7 +111,7 @@ class TaskMixture:
                 jnp.ones_like(canvas.is_text),
                 jnp.ones_like(canvas.is_text),
             ],
-            default=False,  # The default is the integer 0, which would promote the mask to int.
+            default=False,  # jnp.select's own default, the integer 0, would make the mask int.
         )
         by_run = uniform_per_group(key_run, canvas.span)
         own = jnp.where(canvas.is_text, jax.random.uniform(key_own, u.shape), by_run)
@@ -135,7 +135,7 @@ class TaskMixture:
 
 
 def single_task(name: str) -> TaskMixture:
-    """Return the task mixture with one task alone, and without conditioning dropout."""
+    """Return the task mixture that always draws the task `name`, without conditioning dropout."""
     return TaskMixture(tuple(float(name == task) for task in NAMES), cond_drop_prob=0.0)
 
 
@@ -153,7 +153,7 @@ def merge_into_joint(probs: tuple[float, ...]) -> tuple[float, ...]:
 
 
 ALL_TARGETS = single_task("joint")
-"""Task mixture with the task `joint` alone: all slots are corrupted except given ones."""
+"""Task mixture that always draws the task `joint`: all slots are corrupted except given ones."""
 
 
 def sample_per_group(

@@ -77,8 +77,8 @@ class TimeCoupling:
         joint = task == tasks.NAMES.index("joint")
         which = jnp.where(joint, which, NAMES.index(self.other_tasks))
         interleaved, _, together, edited = (which == n for n in range(len(NAMES)))
-        # The sum of stratified and independent uniform numbers, modulo 1, is uniform, and
-        # different sums are independent.
+        # u is stratified, and text and images must not share it. Adding an independent uniform
+        # number, modulo 1, gives each of them a uniform number that is independent of the others.
         apart_text = jnp.mod(u + tasks.uniform_per_group(key_text, canvas.segment), 1.0)
         apart_image = jnp.mod(u + tasks.uniform_per_group(key_image, canvas.span), 1.0)
         text = self.time_sampler(jnp.where(together, u, apart_text))
@@ -98,4 +98,4 @@ SHARED = TimeCoupling(
     time_sampler=time_samplers.PowerTimeSampler(),
     other_tasks="together",
 )
-"""Time coupling with `together` alone: all slots of a document share one time."""
+"""Time coupling that always draws `together`: all slots of a document share one time."""

@@ -73,7 +73,7 @@ class LogitNormalTimeSampler:
 
 @dataclasses.dataclass(frozen=True)
 class InformationTimeSampler:
-    """Times at which text loses its information, mixed with the times t = u^exponent.
+    """Times at which the text loss falls quickly with t, mixed with the times t = u^exponent.
 
     The text loss H(t) of `oneflow` follows a Gumbel curve in the log noise-to-signal ratio:
 
@@ -108,8 +108,8 @@ class InformationTimeSampler:
             gamma = 2 * (np.log1p(-t) - np.log(t))
             information = np.exp(-np.exp(-(gamma - self.location) / self.scale))
         other = t ** (1 / self.exponent)
-        # Divide by the last value: a little information is left at t = 1, and the result must end
-        # at 1.
+        # The division makes the result end at exactly 1: `information` is 0 at t = 1 only up to
+        # rounding.
         gained = (1 - information) / (1 - information[-1])
         cumulative = self.fraction * gained + (1 - self.fraction) * other
         return t.astype(np.float32), cumulative.astype(np.float32)

@@ -23,14 +23,14 @@ class TrainingObjective(Protocol):
 
     @property
     def task_mixture(self) -> tasks.TaskMixture:
-        """The training tasks and their probabilities; a field, so it can be replaced."""
+        """The training tasks and their probabilities; a field, for `dataclasses.replace`."""
 
     @property
     def at_shared_time(self) -> "TrainingObjective":
         """Copy of this objective in which all slots of a document have the same time, t = u.
 
-        The copy serves to measure the loss as a function of t. In sampling, too, all slots have one
-        time.
+        The copy serves to measure the loss as a function of t, with equal times of all slots as in
+        sampling.
         """
 
     def counts(self, canvas: Canvas) -> Sums:

@@ -11,7 +11,7 @@ from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float, Int
 
 RopeAngles = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
-"""Cosine and sine of the rotary angles: `layers.rope_angles`."""
+"""Cosine and sine of the rotary angles, as `layers.rope_angles` returns them."""
 
 QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L K A"]]
 """Queries, keys and values."""
@@ -39,11 +39,11 @@ class KVCache:
         return jax.tree.leaves(self.key)[0].shape[-3]
 
     def advance(self, num_slots: Int[Array, "B"]) -> "KVCache":
-        """Count the next `num_slots` slots of each row as valid."""
+        """Return a cache in which the next `num_slots` slots of each row are valid too."""
         return self.replace(length=self.length + num_slots)
 
     def concat_rows(self, other: "KVCache") -> "KVCache":
-        """Concatenate the rows of this cache and those of `other`, which has the same slots."""
+        """Concatenate the rows of two caches; both must have room for the same number of slots."""
 
         def concat(x: Array, y: Array) -> Array:
             return jnp.concatenate([x, y], axis=-4)
@@ -70,7 +70,7 @@ class KVCache:
 class Attention(nn.Module):
     """Multi-head attention with normalized queries and keys, and rotary positions.
 
-    The module holds only the projections. A layer calls `qkv_proj`, then the function
+    The module holds only the projections and norms. A layer calls `qkv_proj`, then the function
     `attend_with_cache`, then `out_proj`.
     """
 

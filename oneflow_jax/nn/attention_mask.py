@@ -19,7 +19,7 @@ INVISIBLE = -1
 
 @flax.struct.dataclass
 class AttentionMask:
-    """Attention mask: query i attends to key j of its segment if key_index[j] <= last_visible[i].
+    """Mask: query i attends to key j of the same segment if key_index[j] <= last_visible[i].
 
     Every query attends at least to its own key, so no row of the softmax is empty.
 
@@ -66,7 +66,8 @@ def from_canvas(view: NoisyCanvas, pattern: AttentionPattern) -> AttentionMask:
     elif pattern is AttentionPattern.CAUSAL:
         until = slots
     else:
-        # All slots of an image have the same order; a text slot gets a negative number of its own.
+        # Number images by their order, and each text slot by a different negative number: then runs
+        # of equal numbers are whole images or single text slots.
         image = jnp.where(view.modality == Modality.IMAGE, view.position[..., 0], -1 - slots)
         ends = (image != jnp.roll(image, -1, axis=1)) | (segment != jnp.roll(segment, -1, 1))
         ends |= slots == last

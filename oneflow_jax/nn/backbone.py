@@ -37,12 +37,12 @@ class TransformerConfig:
         layers, width, heads, kv_heads, head_width, hidden: N, D, H, K, A, F of `shapes`;
             K divides H, A is a multiple of 8.
         remat: one of `REMAT`.
-        scan_unroll: number of layers in each iteration of the scan. With the value `layers`, the
+        scan_unroll: number of layers in each iteration of the scan. If it equals `layers`, the
             program has no loop: it takes longer to compile and runs faster on CPUs.
         dtype: data type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
         stack_layers: whether the parameters and the KV cache of all layers are stacked along a
-            first axis. `nn.unstack` turns a stacked model into one that is not, for sampling.
+            first axis. For sampling, `nn.unstack` gives each layer arrays of its own.
     """
 
     layers: int
@@ -182,8 +182,8 @@ class Backbone(nn.Module):
             in_axes=(nn.broadcast, 0),
             length=size.layers,
             unroll=size.scan_unroll,
-            # The check traces the layer a second time. Initialization keeps it: without it, a seed
-            # would give other parameters.
+            # This check traces the layer a second time, so it is off in forward passes. It stays on
+            # in initialization: without it, the same seed would give other parameters.
             check_constancy_invariants=self.is_initializing(),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(size, name=STACK)

@@ -17,7 +17,7 @@ from oneflow_jax.nn.attention_mask import INVISIBLE, AttentionMask
 from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
 BLOCK_K = 512
-"""Keys in a block."""
+"""Number of keys in a block."""
 
 MASK_VALUE = jnp.finfo(jnp.float32).min
 """Value of the running maximum before any key. It is finite, because inf - inf would be NaN."""
@@ -28,7 +28,7 @@ GroupedHeads = Float[Array, "B L K G A"]
 
 @flax.struct.dataclass
 class KVBlock:
-    """Keys and values with their part of the attention mask; ring attention passes them on."""
+    """Keys and values with their part of the mask; ring attention sends blocks between devices."""
 
     key: Float[Array, "B S K A"]
     value: Float[Array, "B S K A"]
@@ -79,7 +79,7 @@ def add_barrier(mask: AttentionMask, dependency: Array) -> AttentionMask:
 
 
 def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
-    """Return the state before the first key."""
+    """Return the state before the first key; only the shape of `query` is used."""
     rows, slots, heads, group, width = query.shape
     over = (rows, heads, group, slots)
     return OnlineSoftmax(jnp.zeros((*over, width)), jnp.full(over, MASK_VALUE), jnp.zeros(over))
@@ -88,7 +88,7 @@ def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
 def update_softmax(
     state: OnlineSoftmax, query: GroupedHeads, kv: KVBlock, mask: AttentionMask
 ) -> OnlineSoftmax:
-    """Update the state with the keys in `kv`, block by block; `mask` is that of the queries."""
+    """Update the state with the keys in `kv`, block by block; of `mask`, use the queries' part."""
 
     def absorb(so_far: OnlineSoftmax, block: KVBlock) -> tuple[OnlineSoftmax, None]:
         scores, seen = _masked_scores(query, block, mask)

@@ -99,7 +99,7 @@ class TimestepEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, time: Float[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Return the embedding to add to every slot."""
+        """Return, for each slot, the embedding of its time."""
         x = sinusoidal_embedding(TIME_SCALE * time, self.frequencies).astype(self.dtype)
         up = Linear((self.width,), (None, "width"), self.dtype, use_bias=True, name="up")
         axes, zero_init = ("width", None), self.zero_init

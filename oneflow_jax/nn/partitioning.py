@@ -87,9 +87,10 @@ def logical_shard_map(
 
 
 def target_platform() -> str:
-    """Return the platform, "cpu" or "tpu", of the mesh, or of the default device without a mesh.
+    """Return the platform that the program is compiled for, such as "cpu" or "tpu".
 
-    The mesh may have devices of another machine, for which the program is compiled here.
+    It is the platform of the mesh, whose devices may belong to another machine. Without a mesh, it
+    is that of this machine's default device.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
@@ -119,5 +120,6 @@ def _check_axes(logical_axes: LogicalAxes) -> None:
         axes += axis if isinstance(axis, tuple) else [axis] if axis else []
     if len(axes) > len(set(axes)):
         raise UserError(
-            f"logical_axes={logical_axes}: a mesh axis would shard two of them ({axes})."
+            f"logical_axes={logical_axes}: two of these axes are sharded along the same mesh axis "
+            f"({', '.join(axes)}). Change the rules."
         )

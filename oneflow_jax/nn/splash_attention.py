@@ -17,7 +17,7 @@ MASKS = {
     AttentionPattern.BIDIRECTIONAL: masks.FullMask,
     AttentionPattern.CAUSAL: masks.CausalMask,
 }
-"""The kernel's mask for each attention pattern of `attention_ops.SPLASH_PATTERNS`."""
+"""The kernel's class of masks for each attention pattern of `attention_ops.SPLASH_PATTERNS`."""
 
 LANES = 128
 """Row lengths and head widths are padded to a multiple of this number, as the kernel requires."""

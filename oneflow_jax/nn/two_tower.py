@@ -15,11 +15,12 @@ from oneflow_jax.nn.model import Model
 from oneflow_jax.shapes import Array, Float, PyTree
 
 IMAGE_PARAMS = r"backbone/blocks/image/|image_in/|clock/|outputs_image/"
-"""Regular expression for the names of parameters of the image tower; all others belong to text."""
+"""Regular expression that finds the names of the image tower's parameters."""
 
 TEXT_PARAMS = rf"^(?!{IMAGE_PARAMS})"
-"""Regular expression for the names of the text model's parameters. They include the last norm:
-images do not need their own scale in this norm, since the projection to patches follows it."""
+"""Regular expression that finds the names of all other parameters, those of the text tower. They
+include the last norm: images need no norm of their own there, since the projection to patches that
+follows can learn their scale."""
 
 
 class ModalityBlock(backbone.TransformerLayer):

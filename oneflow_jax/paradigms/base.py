@@ -25,7 +25,7 @@ def target_counts(canvas: Canvas) -> Sums:
 
 
 def require_euler(name: str, plan: SamplingPlan) -> None:
-    """Check that the solver is Euler's method, the only one for paradigms that sample tokens.
+    """Check that the solver is Euler's method, whose one forward pass per step samples tokens too.
 
     Raises:
         UserError: the plan has another solver.
@@ -44,14 +44,16 @@ def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
         UserError: the plan edits, remasks, unmasks in another order, or guides text.
     """
     if plan.is_edit:
-        raise UserError(f"{name} writes from left to right and cannot edit a document.")
+        raise UserError(
+            f"{name} writes from left to right and cannot edit a document. Give a prompt with gaps."
+        )
     if (plan.token_sampling.unmask_order, plan.token_sampling.remask_prob) != (
         token_sampling.TokenSampling().unmask_order,
         0.0,
     ):
         raise UserError(
             f"sampling.unmask_order and sampling.remask_prob are for mask_flow; {name} writes from "
-            f"left to right. Given: {plan.token_sampling}."
+            f"left to right. Leave both at their defaults. Given: {plan.token_sampling}."
         )
     if plan.text_guidance_scale != 1.0:
         raise UserError(

@@ -32,7 +32,7 @@ LOSS_TERMS = ("text", "image", "z_loss")
 
 @flax.struct.dataclass
 class Targets:
-    """The next token of each slot; `text_scored` and `image_scored` are True where scored."""
+    """The next token of each slot, and masks of the slots whose next token is scored."""
 
     ids: Int[Array, "L"]
     text_scored: Bool[Array, "L"]
@@ -78,7 +78,7 @@ class Chameleon:
     ) -> tuple[NoisyCanvas, Targets]:
         """Return the clean row and its next-token targets.
 
-        Text is removed from the network's input where conditioning dropout selects the document.
+        In documents with conditioning dropout, the network's input has no text except `<image>`.
         """
         time = jnp.ones_like(u)
         draw = self.task_mixture.sample(key, u, canvas, jnp.ones_like)

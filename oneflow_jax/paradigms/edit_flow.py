@@ -129,7 +129,7 @@ class EditFlow:
         )
 
     def counts(self, canvas: Canvas) -> Sums:
-        """Count image slots to generate for the term `image`, and items for all others."""
+        """Count what is to be generated: image slots for the term `image`, items for all others."""
         items = jnp.sum(canvas.to_generate & deletion.item_starts(canvas)).astype(jnp.float32)
         return dict.fromkeys(LOSS_TERMS, items) | {"image": base.target_counts(canvas)["image"]}
 
@@ -139,7 +139,7 @@ class EditFlow:
         """Delete items, and interpolate images toward noise.
 
         In documents with the time coupling `edited`, items are wrong, missing or spurious instead.
-        Conditioning dropout deletes the condition.
+        Conditioning dropout deletes the text or the images that the task conditions on.
         """
         key_task, key_times, key_kept, key_image, key_wrong, key_extra = jax.random.split(key, 6)
         text_id_range = self.token_space.text_id_range

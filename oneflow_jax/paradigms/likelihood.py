@@ -7,9 +7,9 @@ bound on -log p:
     autoregressive  sum of -log p(next token | all before it, images clean)            exact
     mask_flow       E_t [ sum of -log p(token | tokens that are not masked) / (1 - t) ]    bound
 
-The bound is that of masked diffusion (Sahoo et al., MDLM, 2024, eq. 10). The network sees the
-images at the time t of the text. The layout is given: the number and length of text spans, and the
-images' places.
+The bound is that of masked diffusion (Sahoo et al., MDLM, 2024, eq. 10), with images at the time t
+of the text. It does not count the layout, which the network is given: the number and length of text
+spans, and the images' places.
 
 `edit_flow` has no finite bound. The hazard of an insertion into a gap is λ / (1 - t), and the λ of
 a network is never 0. So in continuous time the model would insert infinitely many items before t=1;

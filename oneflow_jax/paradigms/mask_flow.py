@@ -229,7 +229,7 @@ class MaskFlow:
         state: NoisyState,
         canvas: Canvas,
     ) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
-        """Return the tokens of one row after a step, and a mask of those that are masked then."""
+        """Return the tokens of one row after a step, and which slots are masked after the step."""
         key_token, key_order, key_again = jax.random.split(key, 3)
         legal = token_sampling.allowed_ids(self.allowed_ranges, self.vocab_size)
         drawn = jax.random.categorical(

@@ -7,7 +7,7 @@ likelihood     cross_entropy, with the log-likelihood of the token given its slo
 velocity       squared error on v, as for images; E fixed
 naive          squared error on v; E learned; x_0 is the clean text with a random subset of tokens
                masked. E collapses, because equal rows minimize the error. Sampling starts from a
-               single point, so every document gets the same text. docs/oneflow.md measures both.
+               single point, so all documents get one text. docs/oneflow.md measures both failures.
 """
 
 import dataclasses
@@ -124,8 +124,8 @@ class LikelihoodObjective(CrossEntropyObjective):
 
         log p(x_t | id) = t / (1 - t)^2 · r·E[id]
 
-    (Plaid, 2023; LangFlow, 2026). At t > 1/2 the tokens are already decided, and t is replaced by
-    1/2 in the factor, which would otherwise diverge.
+    (Plaid, 2023; LangFlow, 2026). The factor t / (1 - t)^2 diverges as t -> 1. So the code uses
+    t = 1/2 in the factor at all later times, when the tokens are already decided.
     """
 
     @property
@@ -188,7 +188,7 @@ class VelocityObjective:
 
 @dataclasses.dataclass(frozen=True)
 class NaiveObjective:
-    """Squared error on v with learned embeddings and no noise, as the loss is often written.
+    """Squared error on v with learned embeddings and an x_0 without noise.
 
     This objective does not work; docs/oneflow.md measures how it fails. In training, x_0 is a
     partly masked text without noise. Sampling starts from the mask embedding in every slot.

@@ -169,12 +169,12 @@ class OneFlow:
         if plan.token_sampling != token_sampling.TokenSampling():
             raise UserError(
                 "sampling.temperature, top_p, top_k, unmask_order and remask_prob are for "
-                "paradigms that sample tokens; oneflow decodes its text greedily. Given: "
-                f"{plan.token_sampling}."
+                "paradigms that sample tokens; oneflow decodes its text greedily. Leave them at "
+                f"their defaults. Given: {plan.token_sampling}."
             )
 
     def nfe(self, plan: SamplingPlan) -> int:
-        """Return the solver's NFE, times 1 plus the number of guidance scales other than 1."""
+        """Return the solver's NFE, multiplied by 1 + number of guidance scales other than 1."""
         return plan.schedule.nfe * guidance.nfe_factor(
             plan.image_guidance_scale, plan.text_guidance_scale
         )
@@ -225,7 +225,7 @@ class OneFlow:
         start = interpolate(
             noise, content, _slot_times(canvas, jnp.float32(plan.schedule.times[0]))
         )
-        # For slots that are given, x1_hat is their own content, so the solver does not change them.
+        # For given slots, `predict` returns their own content, so the solver does not change them.
         solution = solve.solve(
             lambda t, end, x: predict(t, end, x).x1_hat,
             corrupt,

@@ -35,7 +35,7 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 class Targets:
     """Targets of one row; `text_scored` and `image_scored` are True where scored.
 
-    `ids` are the tokens of the next slots.
+    `ids` has the next token of each slot.
     """
 
     ids: Int[Array, "L"]
@@ -49,8 +49,7 @@ class Targets:
 def own_image_times(key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas) -> Float[Array, "L"]:
     """Return a uniform number for each image, independent of those of other images.
 
-    u is stratified. Its sum with an independent uniform number, modulo 1, is uniform and
-    independent of u.
+    The number is u plus a random uniform number of the image, modulo 1; it is independent of u.
     """
     return jnp.mod(u + tasks.uniform_per_group(key, canvas.span), 1.0)
 
@@ -58,7 +57,7 @@ def own_image_times(key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas) -
 def shared_image_times(
     key: Key[Array, ""], u: Float[Array, "L"], canvas: Canvas
 ) -> Float[Array, "L"]:
-    """Return the uniform number of the document for each of its images."""
+    """Return the document's u for every image, so that all its images have the same time."""
     del key, canvas
     return u
 
@@ -117,7 +116,7 @@ class Transfusion:
     ) -> tuple[NoisyCanvas, Targets]:
         """Noise each image that is not given to its own time, except in `image_to_text` documents.
 
-        Text is removed from the network's input where conditioning dropout selects the document.
+        In documents with conditioning dropout, the network's input has no text except `<image>`.
         """
         key_task, key_time, key_image = jax.random.split(key, 3)
         # With t = 1 for all slots, the task mixture returns time 0 exactly where the condition is

@@ -28,10 +28,10 @@ class CachedModel(Protocol):
         """Return an empty cache."""
 
     def prefill(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """Process the first slots of each row; return the outputs and the cache, not advanced."""
+        """Process the first slots of each row; the caller must advance the returned cache."""
 
     def decode(self, view: NoisyCanvas, cache: PyTree) -> tuple[Outputs, PyTree]:
-        """Process the next slots of each row; return the outputs and the cache, not advanced."""
+        """Process the next slots of each row; the caller must advance the returned cache."""
 
 
 def image_only_view(
@@ -45,7 +45,7 @@ def image_only_view(
     Args:
         view: network input of one row.
         canvas: clean row.
-        dropped: True for the text to be hidden; either all text of a document or none of it.
+        dropped: True for the text to hide: in each document all text, or none.
         image_token_id: id of `<image>`, the token before each image; it stays visible.
 
     Returns:
@@ -95,14 +95,14 @@ class ARGuidance:
         cache: PyTree,
         logits: Float[Array, "B V"],
     ) -> tuple[PyTree, Float[Array, "b V"]]:
-        """Add the rows of the unconditional branch to the cache and logits before an image.
+        """Append the rows of the unconditional branch to the cache and logits before an image.
 
         Args:
             network: network with a KV cache.
             table: token embeddings.
             view: network input of the image's slots.
             cache: KV cache of everything before the image.
-            logits: logits of the next token.
+            logits: logits of the token after `<image>`.
 
         Returns:
             The cache and the logits, conditional rows first; without guidance, the unchanged
@@ -124,7 +124,7 @@ class ARGuidance:
         return cache.concat_rows(alone), jnp.concatenate([logits, outputs["token_logits"][:, 0]])
 
     def repeat(self, view: NoisyCanvas) -> NoisyCanvas:
-        """Repeat the rows of a view once for each branch."""
+        """Concatenate one copy of the view's rows for each branch."""
         return jax.tree.map(lambda x: jnp.concatenate([x] * self.num_branches), view)
 
     def combine(self, outputs: Float[Array, "b *e"]) -> Float[Array, "B *e"]:

@@ -32,7 +32,7 @@ class ImageContent:
 
 @flax.struct.dataclass
 class ImageContext:
-    """State of the rows for which an image sampler generates images.
+    """Inputs of an image sampler, with one image to generate in each row.
 
     Attributes:
         view: network input of the image's slots at time 1.
@@ -156,7 +156,7 @@ class TokenImageSampler:
     network_modality = Modality.TEXT
 
     def nfe(self, num_patches: int) -> int:
-        """Return the NFE: one forward pass per slot without guidance."""
+        """Return the NFE; without guidance, it is one forward pass per slot."""
         return self.guidance.nfe(num_patches)
 
     def __call__(
@@ -192,8 +192,8 @@ class TokenImageSampler:
             return ImageResult(picture, outputs["token_logits"][:, 0], cache.advance(one))
 
         drawn = jax.lax.fori_loop(0, count, write, ImageResult(source, logits, cache))
-        # The token after the image is not guided. The caller advances the cache, so undo the
-        # advances of the loop.
+        # Keep only the conditional rows, since the token after the image is not guided. Undo the
+        # advances of the loop, since the caller advances the cache.
         after = drawn.cache.first_rows(rows)
         return ImageResult(
             drawn.image,

@@ -45,7 +45,7 @@ class DecodeState:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodeProgram:
-    """The steps of decoding one batch; the fields are constant during decoding.
+    """The steps that decode one batch, and the inputs that all steps share.
 
     Attributes:
         token_space: token ids that may be sampled.

@@ -5,8 +5,8 @@ every row: a copy from the prompt, or a sample inside a gap. Inside a gap the sa
 token, the closing token, or `<image>` if the gap may contain images. The closing token is the token
 after the gap in the prompt; after a gap at the end of the prompt, it is the end token. A row whose
 next item is an image waits until every other row has reached an image or is finished. So one loop
-writes tokens until no row has a token as its next item, and then one step generates all of these
-images together.
+writes tokens until no row has a token as its next item, and then one step generates the images of
+all waiting rows together.
 """
 
 import dataclasses
@@ -61,7 +61,8 @@ class WriteLoop:
         return end.replace(trajectory=end.trajectory and self._finish(end))
 
     def _write_tokens_then_images(self, progress: LoopState) -> LoopState:
-        # Tokens have a loop of their own: a condition around each of them would copy the state.
+        # Write tokens in a loop of their own: one loop with a `cond` between token and image would
+        # copy the decoding state for every token.
         progress = jax.lax.while_loop(
             lambda p: self._can_continue(p, self._next_tokens(p)), self._write_token, progress
         )
@@ -99,7 +100,7 @@ class WriteLoop:
     def _record(
         self, trajectory: Trajectory, step: Int[Array, ""], state: ar_state.DecodeState
     ) -> Trajectory:
-        """Record this step in the trajectory if it is one of the recorded steps."""
+        """Record the state before this step if the step is one of the `MAX_FRAMES` recorded."""
         first = MAX_FRAMES // 2
         stride = -(-self.max_steps // (first - 1))
         later = jnp.where(step % stride == 0, first + step // stride, MAX_FRAMES)
@@ -118,7 +119,7 @@ class WriteLoop:
     def _finish(self, end: LoopState) -> Trajectory:
         """Add the finished document as the last frame, and convert step numbers to times."""
         trajectory = self._record(end.trajectory, jnp.int32(self.max_steps), end.decode_state)
-        # The last frame comes after the last step.
+        # The last frame was recorded as step `max_steps`; clip it to the number of steps taken.
         share = jnp.minimum(trajectory.run_times, end.step) / jnp.maximum(end.step, 1)
         return trajectory.replace(run_times=jnp.where(trajectory.run_times < 0, -1.0, share))
 

@@ -75,7 +75,7 @@ class SampleOutput:
 
 
 def make_output(canvas: Canvas, trajectory: Trajectory | None, nfe: int) -> SampleOutput:
-    """Return the output of a sampler with fixed NFE and layout; no row is truncated."""
+    """Return the output of a sampler that adds no slots, so that no row is truncated."""
     full = jnp.zeros(canvas.ids.shape[0], bool)
     return SampleOutput(canvas=canvas, trajectory=trajectory, nfe=jnp.int32(nfe), truncated=full)
 

@@ -191,7 +191,7 @@ class EditSampler:
         return canvases.noisy_canvas(canvas, table.embedding[canvas.ids], canvas.latents, time)
 
     def _with_guidance(self, apply: guidance.ApplyFn) -> guidance.ApplyFn:
-        """Add guidance; combining log λ combines rates geometrically, as in OneFlow, eq. 12."""
+        """Add guidance; it acts on log λ, so it combines rates geometrically (OneFlow, eq. 12)."""
 
         def with_log(view: NoisyCanvas) -> Outputs:
             outputs = apply(view)
@@ -205,7 +205,7 @@ class EditSampler:
 
 
 def log_num_missing(raw: Float[Array, "*b L 1"]) -> Float[Array, "*b L"]:
-    """Return log λ, where λ = 1 + softplus(raw) is the expected number if items are missing."""
+    """Return log λ; λ = 1 + softplus(raw) is the mean number of missing items of non-empty gaps."""
     return jnp.log1p(jax.nn.softplus(raw[..., 0]))
 
 
@@ -216,14 +216,14 @@ def network_times(
     edited: Bool[Array, "*r"],
     condition_on_text_time: bool,
 ) -> Float[Array, "*b L"]:
-    """Return the time of each slot that the network is conditioned on.
+    """Return, for each slot, the time that the network gets as input.
 
     Args:
-        canvas: layout of the rows.
+        canvas: the rows, for the modality and position of each slot.
         time: time of each image slot.
         t: text time of the document.
-        edited: True for text that may contain errors; it gets the time t. Other text is clean and
-            gets the time 1.
+        edited: True for text that may contain errors and gets the time t. All other text gets the
+            time 1.
         condition_on_text_time: whether BOS gets the time t in every document.
     """
     begins = canvas.is_text & (canvas.position[..., 0] == 0)

@@ -1,8 +1,8 @@
 """Deletion and substitution of wrong tokens and images: one sampling step of one row.
 
 The slots of a deleted item become PAD and are not used again. A substituted token is replaced in
-its slot. A substituted image becomes pure noise at t = 0 in its slots and is generated again, with
-its time counted from the current global time.
+its slot. A substituted image keeps its slots and is generated again from pure noise, with its own
+time t counted from the current global time.
 """
 
 import jax

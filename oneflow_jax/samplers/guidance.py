@@ -74,7 +74,7 @@ def cross_modal_cfg(
 
     Args:
         apply: the network.
-        canvas: layout of the rows.
+        canvas: the rows, for the modality and position of each slot.
         heads: names of the outputs for text and for patches.
         placeholders: embeddings of hidden text slots (one per slot, or one for all slots) and
             latents of hidden image slots.

@@ -105,7 +105,7 @@ def insert(
             new, jnp.where(picture, int(Modality.IMAGE), int(Modality.TEXT)), canvas.modality
         ),
         segment=jnp.where(new, canvas.segment[source], canvas.segment),
-        # New spans count from the number of slots on, and spans of the prompt are below it.
+        # Number new spans from L on, the number of slots: spans of the prompt have lower numbers.
         span=jnp.where(new, size.shape[0] + (stop - size)[source], canvas.span),
         position=jnp.where(new[:, None], spread, canvas.position.at[:, 0].set(order)),
         insertable=jnp.where(

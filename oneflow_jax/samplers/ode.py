@@ -75,7 +75,8 @@ def make_schedule(
     Args:
         solver: one of `NAMES`.
         num_steps: number of intervals; ignored if `grid` is a tuple of times.
-        grid: spacing of the intervals, or their start times for the case that `start` is 0.
+        grid: spacing of the intervals of [0, 1], or their start times as a tuple; in both cases
+            the schedule maps [0, 1] linearly to [`start`, 1].
         start: time at which sampling starts.
 
     Raises:

@@ -12,8 +12,8 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 UNMASK_ORDERS = ("random", "confidence")
 """Unmasking orders.
 
-"random" unmasks each masked slot independently. "confidence" unmasks the expected number of slots,
-the most confident ones first.
+"random" unmasks each masked slot independently. "confidence" unmasks the same number of slots on
+average, the most confident ones first.
 """
 
 
@@ -47,8 +47,8 @@ class TokenSampling:
 
     Attributes:
         temperature: divisor of the logits; 0 selects the most probable token.
-        top_p: nucleus sampling: only the smallest set of most probable tokens whose total
-            probability reaches `top_p` is sampled from; 1 means all tokens.
+        top_p: nucleus sampling: tokens are sampled only from the smallest set of most probable
+            tokens whose total probability reaches `top_p`; 1 means all tokens.
         top_k: number of most probable tokens to sample from; 0 means all.
         unmask_order: one of `UNMASK_ORDERS`.
         remask_prob: probability that an unmasked token is masked again in one step.

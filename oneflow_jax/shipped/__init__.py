@@ -20,7 +20,7 @@ def copy_to(folder: str) -> None:
     """Copy the model to a folder in which sampling can write its page.
 
     Raises:
-        UserError: the folder holds another model.
+        UserError: a file in the folder has the name of a model file, but other content.
     """
     target = pathlib.Path(folder)
     target.mkdir(parents=True, exist_ok=True)

@@ -101,8 +101,8 @@ def test_each_kind_of_error_has_a_third_of_the_error_rate(row):
     wrong = corrupted.substituted[:, text].mean()
     assert third * (1 - same) < wrong <= 2 * third * 1.03
     n = count * image.sum()
-    # Images are drawn independently of each other. If the other image of the row is equal,
-    # replacing would have no effect, so the image is noised instead.
+    # Each image draws its own corruption. An image whose replacement would be equal to it is noised
+    # instead, so the rates of both corruptions are added.
     for share, due in (
         (corrupted.deleted, third),
         (corrupted.renoised | corrupted.substituted, 2 * third),
@@ -192,9 +192,9 @@ def test_applying_the_targets_restores_the_document(row, seed):
     rebuilt, num_deleted = [], 0
     for slot in order:
         if extra[slot]:
-            num_deleted += 1  # The item is deleted.
+            num_deleted += 1  # The target of a spurious token is to delete it.
         elif first[slot]:
-            rebuilt.append(item(slot))  # The item is kept, or replaced by its target.
+            rebuilt.append(item(slot))  # The target is to keep the item, or to restore it.
             rebuilt += [item(m) for m in np.flatnonzero(missing & (gap == last[slot]))]
     assert num_deleted == extra.sum()
     assert rebuilt == list_items(row, row.modality != Modality.PAD)

@@ -9,7 +9,8 @@ from oneflow_jax.flows import tasks
 NUM_SAMPLES = 4000
 T_FIRST, T_SECOND = 0.3, 0.6
 
-# Documents: BOS, text, image, text, given image; BOS, text, image; then PAD.
+# (modality, number of slots, document) of each run. The documents are: BOS, text, image, text,
+# given image; and BOS, text, image. PAD slots follow.
 RUNS = (
     (Modality.TEXT, 1, 1),
     (Modality.TEXT, 5, 1),
@@ -44,7 +45,7 @@ def canvas():
 
 
 def sample_tasks(canvas, probs, cond_drop_prob=0.0, seed=0):
-    """Sample many task masks and times, `[NUM_SAMPLES L]`, with one time per document."""
+    """Return samples of scored slots and times, `[NUM_SAMPLES L]`; each document has its own u."""
     mix = tasks.TaskMixture(probs, cond_drop_prob)
     u = jnp.sqrt(jnp.where(canvas.segment == 1, T_FIRST, T_SECOND))
     keys = jax.random.split(jax.random.key(seed), NUM_SAMPLES)

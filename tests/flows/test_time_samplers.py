@@ -47,7 +47,7 @@ def test_documents_of_a_row_have_distinct_uniform_numbers():
 
 
 def test_logit_normal_has_logit_normal_quantiles():
-    below = jnp.array([0.022750132, 0.15865526, 0.5, 0.8413447, 0.97724986])  # P(z < -2 .. 2)
+    below = jnp.array([0.022750132, 0.15865526, 0.5, 0.8413447, 0.97724986])  # -2 to 2 std
     mean, deviation = -0.4, 1.3
     expected = jax.nn.sigmoid(mean + deviation * jnp.arange(-2.0, 3.0))
     np.testing.assert_allclose(

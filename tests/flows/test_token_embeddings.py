@@ -47,7 +47,7 @@ def test_token_log_likelihood_is_gaussian(table):
     x = jax.random.normal(jax.random.key(3), (4, E))
     logits = token_embeddings.token_log_likelihood(x, table)
     distance = jnp.sum((x[:, None] - table.embedding[None]) ** 2, -1)
-    # Both are equal up to one constant per slot.
+    # The logits equal -distance / 2 up to one constant per slot.
     difference = logits + 0.5 * distance
     np.testing.assert_allclose(difference - difference[:, :1], 0, atol=1e-3)
 

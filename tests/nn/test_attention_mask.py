@@ -33,7 +33,7 @@ def reference_mask(view, pattern, row):
 
 
 def make_view(modality, segment, order):
-    """Return a view with this layout and zero content, for one row or a batch of rows."""
+    """Return a network input with these fields and content 0, for one row or a batch of rows."""
     modality, segment, order = (jnp.atleast_2d(jnp.asarray(x)) for x in (modality, segment, order))
     position = jnp.stack([order, 0 * order, 0 * order], axis=-1)
     empty = jnp.zeros((*modality.shape, 1))
@@ -41,7 +41,7 @@ def make_view(modality, segment, order):
 
 
 def random_view(seed, batch_size=6, num_slots=48):
-    """Return packed random documents; some images have the same order as their neighbors."""
+    """Return packed random documents; neighbors in two documents may have the same order."""
     rng = np.random.default_rng(seed)
     fields = np.zeros((3, batch_size, num_slots), np.int32)
     for row in range(batch_size):

@@ -34,7 +34,7 @@ def _short_blocks(monkeypatch):
 
 
 def random_qkv(batch_size=6, num_slots=48, heads=6, kv_heads=3, width=8, dtype=jnp.float32):
-    """Return queries, keys and values whose axis sizes all differ, so that the tests detect
+    """Return queries, keys and values; neighboring axes differ in size, so that the tests detect
     confused axes."""
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = [(batch_size, num_slots, count, width) for count in (heads, kv_heads, kv_heads)]

@@ -81,7 +81,7 @@ def test_context_parallel_losses_and_gradients_equal_one_device(name, sizes):
 
 
 def measure_temp_bytes(length, sizes, devices):
-    """Return the bytes of temporaries, without arguments, of a training step on each device."""
+    """Return the bytes of a training step's temporary buffers on each device."""
     size = dataclasses.replace(
         tiny.TRANSFORMER_CONFIG, attention="blockwise", remat="full", layers=1
     )
@@ -99,8 +99,8 @@ def measure_temp_bytes(length, sizes, devices):
             in_shardings=(sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh)),
         )
         analysis = step.lower(state, canvas).compile().memory_analysis()
-    # The memory analysis is per device: parameters and moments are replicated, the canvas is
-    # sharded.
+    # The memory analysis is per device: each device has all parameters and both Adam moments, but
+    # only its shard of the canvas.
     whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     assert 3 * whole < analysis.argument_size_in_bytes < 6 * whole + 2e5
     return analysis.temp_size_in_bytes

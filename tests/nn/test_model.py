@@ -52,7 +52,7 @@ def test_bfloat16_is_close_to_float32():
 
 
 def test_logits_of_the_likelihood_objective_start_from_the_posterior_of_one_token():
-    """Check the logits of a zero head: log p(id | x_t) of a slot alone, for equally likely ids."""
+    """Check that a head of zeros gives log p(id | x_t) of the slot alone, for equal priors."""
     net = tiny.network(tiny.paradigm("likelihood").heads)
     params = dict(tiny.parameters(net))
     head = params["outputs_text_logits"]
@@ -87,7 +87,7 @@ def test_no_gradient_flows_through_the_likelihood():
 def test_outputs_depend_on_the_whole_own_document_only():
     view = make_view()
     segment = np.asarray(view.segment[0])
-    assert set(segment) >= {0, 1, 2, 3}, "the batch should be packed, with room left"
+    assert set(segment) >= {0, 1, 2, 3}, "the row must have three documents and PAD slots"
     direction = jax.random.normal(jax.random.key(5), (tiny.VOCAB + tiny.CODEC.channels,))
 
     @jax.jit

@@ -125,7 +125,7 @@ def test_keys_and_values_come_from_the_slots_own_tower(pattern):
 
 @pytest.mark.parametrize("tower", ["text", "image"])
 def test_queries_output_projection_and_mlp_come_from_the_slots_own_tower(tower):
-    """Check which tower computes the last layer, except keys and values, for a slot."""
+    """Check that a slot's output depends on the parameters of its own tower in the last layer."""
     canvas, _ = make_canvas()
     view, net = tiny.noisy_canvas(canvas), make_model(layers=1)
     params = tiny.parameters(net)

@@ -20,7 +20,7 @@ def contents(notebook):
 
 @pytest.fixture(scope="module")
 def run_notebook(tmp_path_factory):
-    """Return the notebook after a run in a temporary clone."""
+    """Return the notebook after a run in a temporary copy of the repository."""
     clone = tmp_path_factory.mktemp("clone")
     for name in ("oneflow_jax", "configs"):
         (clone / name).symlink_to(runs.REPOSITORY / name)
@@ -40,7 +40,7 @@ def test_notebook_equals_its_source():
     stored = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(stored)
     assert contents(stored) == contents(jupytext.read(FOLDER / "oneflow_colab.py"))
-    assert all(not cell.get("outputs") for cell in stored.cells), "make notebook: no outputs"
+    assert all(not cell.get("outputs") for cell in stored.cells), "outputs: run `make notebook`"
 
 
 def test_notebook_outputs_are_complete(run_notebook):

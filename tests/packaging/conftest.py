@@ -1,4 +1,4 @@
-"""Fixtures: a wheel, and an environment with the wheel, built once and without the network."""
+"""Fixtures: a wheel, and an environment with it. They are built once, without internet access."""
 
 import os
 import pathlib
@@ -52,7 +52,7 @@ def wheel(sdist, tmp_path_factory):
 
 
 class Environment:
-    """A virtual environment whose dependencies are those of this interpreter."""
+    """A virtual environment that also finds the packages of this interpreter."""
 
     def __init__(self, folder):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)

@@ -44,7 +44,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_configuration(conte
         f"oneflow_jax/configs/{path.name}" for path in (runs.REPOSITORY / "configs").glob("*.py")
     }
     assert expected <= set(content)
-    # The file of the checkout that points to the folder `configs` is replaced.
+    # In the checkout, this file points to the folder `configs`; the wheel has another one instead.
     assert content.count("oneflow_jax/configs/__init__.py") == 1
 
 
@@ -65,7 +65,7 @@ def test_the_sdist_holds_what_users_and_packagers_need(sdist):
 
 
 def listed(name):
-    """Return the packages that a requirements file names, with those of files it refers to."""
+    """Map each package in a requirements file, and in files that it includes, to its versions."""
     packages = {}
     for line in (runs.REPOSITORY / name).read_text().splitlines():
         line = re.sub(r"(^| )#.*", "", line).strip()

@@ -40,7 +40,7 @@ def decode_ids(view) -> jax.Array:
 
 
 def head_outputs(view, empty, count, logits):
-    """Return head outputs for the given π (True if the gap is empty), λ and Q."""
+    """Return head outputs for π (`empty`: a bool, or a logit), λ (`count`) and log Q (`logits`)."""
     raw = jnp.log(jnp.expm1(jnp.maximum(count - 1, 1e-6)))  # softplus(raw) = λ - 1
     return {
         "gap_empty": jnp.where(empty, 60.0, -60.0)[..., None] if empty.dtype == bool else empty,
@@ -100,7 +100,7 @@ class Language:
         return left, n, length, share, bags
 
     def optimal_model(self, time_conditioned: bool):
-        """Return the optimal heads given the kept tokens and, if `time_conditioned`, the time."""
+        """Return the optimal network, which gets the kept tokens and, optionally, their time."""
         left, n, length, share, bags = self.deletions
 
         def row(ids, order, text, clock):
@@ -128,7 +128,7 @@ class Language:
 
         def apply(view):
             text = view.modality == Modality.TEXT
-            # At t=0 all tokens are deleted, so the weights are the probabilities of the language.
+            # At t = 0 and t = 1, rows in which some of the tokens are kept would get no weight.
             clock = jnp.clip(view.time, 1e-4, 1 - 1e-4)
             heads = jax.vmap(row)(decode_ids(view), view.position[..., 0], text, clock)
             return head_outputs(view, heads[0][..., None], heads[1], heads[2])

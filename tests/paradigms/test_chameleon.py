@@ -231,7 +231,7 @@ def test_chameleon_trains_and_generates_text_and_images(system):
     codes = system.layout.vocab.codes
     ids, image = np.asarray(batch.canvas.ids), np.asarray(batch.canvas.is_image)
     assert ((ids[image] >= codes.start) & (ids[image] < codes.stop)).all()
-    # Count the prefill, and one pass for each token of the longest row and for each code.
+    # Sampling takes at least the prefill and one pass for each of the 4 codes of an image.
     assert batch.nfe > 1 + 4
     assert batch.trajectory.run_times[-1] == 1.0
 

@@ -1,4 +1,4 @@
-"""Tests of likelihoods and bounds: with an exact network, they equal the language's entropy."""
+"""Tests of likelihoods and bounds: for an exact network, the mean is the language's entropy."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def corrupt_rows(paradigm, canvas, table):
 
 
 def row_nats(paradigm, apply, canvas, table):
-    """Return the likelihood or bound of each row, in nats."""
+    """Return -log p of each row, or a sample of its bound, in nats."""
     view, targets = corrupt_rows(paradigm, canvas, table)
     return np.asarray(jax.vmap(paradigm.loss)(apply(view), targets)["text"].total)
 
@@ -50,7 +50,7 @@ def test_exact_mask_flow_network_costs_the_entropy():
     rows = np.repeat(np.array(lang.texts), np.round(np.array(lang.probs) * ROWS).astype(int), 0)
     canvas = lang.canvas(ROWS)
     canvas = canvas.replace(ids=canvas.ids.at[:, 1:].set(rows))
-    # `max_mask_weight` applies to training only.
+    # `max_mask_weight` applies to training only: a low value must not change the bound.
     flow = test_mask_flow.paradigm(
         vocab_size=small_language.VOCAB, channels=small_language.CHANNELS, max_mask_weight=2.0
     )

@@ -77,7 +77,7 @@ def test_objectives_normalize_and_train_the_embeddings(name, normed, learned, ta
     assert bool(jnp.any(jax.grad(project)(table.embedding) != 0)) == learned
 
 
-# These tests show why the naive objective, a squared error on learned embeddings, fails.
+# The tests below show why the naive objective, a squared error on learned embeddings, fails.
 
 
 @flax.struct.dataclass

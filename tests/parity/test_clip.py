@@ -63,7 +63,7 @@ def test_vectors_and_scores_agree(tmp_path, name):
 @torch.no_grad()
 @pytest.mark.parametrize("end", [2, 7])
 def test_pooling_position_equals_transformers(tmp_path, end):
-    """Use random token orders, for which the pooling rules differ."""
+    """Use random tokens: the rules "highest id" (end id 2) and "first end token" must differ."""
     folder = random_clip.write_model(tmp_path / "model", text_config={"eos_token_id": end})
     theirs = transformers.CLIPModel.from_pretrained(folder).eval()
     ours = clip.load(folder)

@@ -114,7 +114,7 @@ def save_random_model(folder, kind, settings):
         **settings, **block_types(len(settings["block_out_channels"]))
     )
     theirs = randomize(theirs)
-    if kind == "VQModel":  # Put codes near vectors, so that many codes are used.
+    if kind == "VQModel":  # Put codes near encoder outputs, so that many codes are used.
         vectors = theirs.encode(to_torch(random_pixels(*IMAGE_SHAPES[0]))).latents
         vectors = vectors.permute(0, 2, 3, 1).flatten(0, 2)
         codebook = theirs.quantize.embedding.weight

@@ -1,8 +1,8 @@
 """The part of torchvision that pytorch-fid needs: Inception v3 without the auxiliary classifier.
 
-torchvision has to match PyTorch's build; otherwise it cannot be imported, and neither can
-diffusers and transformers. Layers have the names and settings of torchvision 0.28; with equal
-weights the features were bit-identical to torchvision's.
+The real torchvision must match PyTorch's build. If it does not, its import fails, and so do the
+imports of diffusers and transformers. Layers have the names and settings of torchvision 0.28; with
+equal weights the features were bit-identical to torchvision's.
 """
 
 import types

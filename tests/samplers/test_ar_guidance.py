@@ -50,7 +50,7 @@ def pack_documents(*documents, layout=None):
 
 
 def packed_row():
-    """Pack a caption with an image, two images with text, and two texts."""
+    """Return a row of four documents: text and image; images and texts in turn; text; text."""
     return pack_documents(
         (Text("red"), TOY_IMAGE),
         (TOY_IMAGE, Text("blue"), TOY_IMAGE, Text("green")),
@@ -80,7 +80,7 @@ def test_dropped_documents_keep_only_images_and_their_opening_tokens(attend, tex
     view = clean_view(canvas, text_time)
     segment, span = np.asarray(canvas.segment), np.asarray(canvas.span)
     image, is_kept = np.asarray(canvas.is_image), ~np.isin(segment, (0, *gone))
-    # One segment number equals the span number of an image, so the test would detect a confusion.
+    # One segment number equals an image's span number, so the test fails if code confuses the two.
     assert span[image].min() == 4 == segment.max()
     dropped = canvas.is_text & canvas.to_generate & np.isin(segment, gone)
     image_only, is_unconditional = ar_guidance.image_only_view(view, canvas, dropped, vocabs.IMAGE)
@@ -136,7 +136,7 @@ def make_paradigm(kind, task_mixture=tasks.ALL_TARGETS):
 
 @pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
 def test_conditioning_dropout_scores_only_images(kind):
-    """Check that only dropped captions are not scored; their images and other documents are."""
+    """Check that dropped captions are not scored, but their images and other documents are."""
     caption = (Text("red"), TOY_IMAGE)
     canvas = pack_documents(
         caption, caption, (TOY_IMAGE, Text("blue")), layout=make_paradigm(kind)[1]
@@ -182,7 +182,7 @@ class LengthCache:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StubModel:
-    """A stub with two outputs: one for rows longer than an image, one for images alone.
+    """A stub with constant logits, which differ between rows longer than an image and other rows.
 
     `batch_sizes` records the number of rows of each call.
     """
@@ -262,7 +262,7 @@ def test_codes_have_the_guided_distribution(scale):
 
 
 def test_scale_1_is_no_guidance_and_costs_nothing():
-    """Check that with scale 1 the inputs are returned and the network is not called."""
+    """Check that with scale 1 the inputs stay unchanged and the network is not called."""
     none, place = make_guidance(1.0), image_context(2)
     branch = none.init_unconditional(None, None, place.view, place.cache, place.logits)
     assert branch[0] is place.cache

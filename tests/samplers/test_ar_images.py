@@ -1,4 +1,4 @@
-"""Tests that compare guided autoregressive images with a network that sees whole documents."""
+"""Tests that guided images, decoded with a KV cache, equal those of a network without a cache."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ def make_model(kind):
 
 @flax.struct.dataclass
 class ImageCase:
-    """Documents that end with an image, as a full view and as a context for decoding."""
+    """Documents that end with an image: the whole network input, and the context for decoding."""
 
     view: canvases.NoisyCanvas
     image_start: jax.Array

@@ -86,7 +86,7 @@ def one_hot_table():
 
 
 def make_prompts(*rows, length=LENGTH):
-    """Return canvases with BOS and these slots: rows of (kind, id or latent, insert policy)."""
+    """Return prompts with BOS and these slots, as `text_slot` and `image_slots` return them."""
     all_rows = []
     for row in rows:
         slots = [("w", vocabs.BOS, 0, True), *row]
@@ -120,7 +120,7 @@ def image_slots(value=0.0, is_given=False, insertable=0):
 
 
 def open_bos(row, insertable):
-    """Return the prompt with an insertable BOS."""
+    """Return the prompt with a gap after BOS, whose `InsertPolicy` is `insertable`."""
     return row.replace(insertable=row.insertable.at[:, 0].set(insertable))
 
 

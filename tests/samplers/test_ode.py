@@ -45,7 +45,7 @@ def test_nfe_equals_the_number_of_calls(solver, steps):
     def counted_velocity(t, x):
         # The callback has no arguments: reading arrays inside it can deadlock on few cores.
         jax.debug.callback(lambda: calls.append(1))
-        # v is 0/0 at t=1.
+        # v is 0/0 at t = 1: NaN shows if the solver evaluates it there.
         return jnp.where(t < 1, velocity(t, x), jnp.nan)
 
     plan = ode.make_schedule(solver, steps)
