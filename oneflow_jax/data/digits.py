@@ -23,7 +23,7 @@ TEMPLATES = (
 CAPTIONS = {
     template.format(name): digit for template in TEMPLATES for digit, name in enumerate(NAMES)
 }
-"""The digit of each of the 40 captions, by caption."""
+"""Dict from each of the 40 captions to the digit that it names."""
 
 _NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
 
@@ -35,7 +35,7 @@ class Settings:
     name: ClassVar[str] = "digits"
 
     def describe_packages(self) -> str:
-        """Return the version of the package that has the scans."""
+        """Return the version of the package that contains the scans."""
         return generated.describe_versions(["scikit-learn"])
 
 

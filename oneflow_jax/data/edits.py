@@ -65,7 +65,7 @@ def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceM
 
 
 def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
-    """Yield the edits of a span in which the two documents have no common items.
+    """Yield the edits that turn `deleted` into `inserted`, two spans without common items.
 
     A word can only replace a word, and an image can only replace an image.
     """
