@@ -6,7 +6,7 @@ and counts it.
 
 DROP_REASONS = {
     # Reasons to drop a document.
-    "malformed line": "not JSON, nested too deeply, or a row with more or fewer cells than the header",
+    "malformed line": "not JSON, nested too deeply, or a row with too many or too few cells",
     "unknown layout": "valid JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
     "unreadable file": "an archive, a table, a page or another file that cannot be read to its end",

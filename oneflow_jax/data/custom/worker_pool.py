@@ -108,7 +108,7 @@ class _Worker:
         return [tuple(json.loads(line)) for line in lines]
 
     def has_timed_out(self) -> bool:
-        """Return whether the process has sent no message for longer than it may (`read_timeout`)."""
+        """Return whether the process has sent no message for longer than its time limit."""
         allowed = self._manifest.settings.read_timeout + (
             _STARTUP_GRACE_S if self.stage[0] == "start" else 0
         )
