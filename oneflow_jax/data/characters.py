@@ -66,9 +66,9 @@ def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
 
 
 def choose_covered(counts: collections.Counter[str], coverage: float) -> list[str]:
-    """Return the most frequent characters, which together cover a fraction of all occurrences.
+    """Return the most frequent characters that together make up `coverage` of all occurrences.
 
-    `coverage` is this fraction, 0 to 1. SentencePiece chooses the same characters.
+    `coverage` is a fraction, 0 to 1. SentencePiece chooses the same characters.
     """
     total, seen, covered = sum(counts.values()), 0, []
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -96,5 +96,5 @@ def hide_rare(
 
 
 def describe(character: str) -> str:
-    """Describe a character by its Unicode name."""
+    """Return a character in quotes, with its Unicode name in parentheses."""
     return f"{character!r} ({unicodedata.name(character, 'unnamed')})"

@@ -92,6 +92,6 @@ def _make_document(key: str, scan: np.ndarray, digit: int) -> document.Document:
 
 
 def _to_rgb(scan: np.ndarray) -> UInt8[np.ndarray, "8 8 3"]:
-    """Convert a scan with ink values 0 to 16 to gray RGB, 0 (no ink) to 255."""
+    """Convert a scan, whose values are 0 (no ink) to 16, to gray RGB with values 0 to 255."""
     grey = np.round(scan * (255 / 16)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

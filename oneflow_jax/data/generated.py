@@ -52,7 +52,7 @@ def _find_version(package: str) -> str:
 def make_settings(
     settings_class: Callable[..., Settings], values: Mapping[str, object]
 ) -> Settings:
-    """Return the settings with these fields; lists are converted to tuples."""
+    """Return `settings_class` with `values` as its fields; lists are converted to tuples."""
     return settings_class(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     )

@@ -145,7 +145,7 @@ def validate_image(image: np.ndarray) -> np.ndarray:
 
 
 def _check_single(prompt: PromptPart | Sequence[PromptPart]) -> None:
-    """Raise an error if a prompt is a list of strings: the user may mean several prompts."""
+    """Raise an error if a prompt is a list of only strings: the user may mean several prompts."""
     several = isinstance(prompt, list | tuple) and len(prompt) > 1
     if several and all(isinstance(piece, str) for piece in prompt):
         raise errors.UserError(

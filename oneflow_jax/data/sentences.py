@@ -148,7 +148,7 @@ def expected_names(
 
 
 def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
-    """Return the template whose words a text has; the positions of images are not compared.
+    """Return the template that gives `text` when names are filled in and images are left out.
 
     If two templates have the same words, such as '{0} [0]' and '[0] {0}', the first is returned. A
     space before a comma is ignored, since the removal of an image leaves such a space.

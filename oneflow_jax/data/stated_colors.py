@@ -74,7 +74,7 @@ class UnknownColorsError(ValueError):
 
 
 def find_profile(image: PIL.Image.Image) -> bytes | None:
-    """Return the ICC profile of an image, or an equivalent of the colors that its file states.
+    """Return the ICC profile of an image, or one equivalent to the colors that its file states.
 
     Returns:
         A profile; None if the image states no colors or sRGB; b"" if it states impossible values.
@@ -102,7 +102,7 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
 
 
 def read_statements(image: PIL.Image.Image) -> None:
-    """Add statements of color that Pillow ignores to `image.info`, as "cicp" and "adobe rgb".
+    """Store color information that Pillow ignores in `image.info`: "cicp" and "adobe rgb".
 
     Call this function before Pillow loads the pixels, since loading them closes the file.
     """

@@ -1,8 +1,8 @@
 """Data loader streams: each fills its own rows of every batch, independently of the others.
 
-Each stream reads its own subset of the documents, and fills rows of the same numbers in all
-batches. The output and the state of a stream depend only on the RNG seed, the stream's number and
-the number of streams. Any process can therefore resume the stream, in a thread or in any worker
+Each stream reads its own subset of the documents. In every batch, stream k fills the k-th block of
+rows. The output and the state of a stream depend only on the RNG seed, the stream's number and the
+number of streams. Any process can therefore resume the stream, in a thread or in any worker
 process.
 """
 
@@ -164,9 +164,8 @@ class _WithStateIterator(grain.DatasetIterator):
     def _no_state(self, _state: None = None) -> dict[str, Any]:
         return {}
 
-    get_state = set_state = (
-        _no_state  # grain requires both methods. The states are in the elements.
-    )
+    # grain requires these methods, but the states are in the elements.
+    get_state = set_state = _no_state
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ _STARTS = {
 
 
 def recognize(data: bytes, name: str = "") -> str:
-    """Return the format, by content or by name, of a file that Pillow cannot open; or ""."""
+    """Return the format of a file that Pillow cannot open, by its content or name, or ""."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "HEIC or HEIF"
     if data[4:12] == b"ftypcrx ":

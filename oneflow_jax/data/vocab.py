@@ -18,7 +18,7 @@ from oneflow_jax.data import characters
 PAD = 0  # an empty slot; never occurs inside text
 BOS = 1  # first token of every document
 END = 2  # ends a text span and fills the rest of its slots
-IMAGE = 3  # placeholder for an image that the model has yet to insert
+IMAGE = 3  # marks where an image is to be inserted, or (autoregressive models) where one begins
 MASK = 4  # replaces a token that is masked out
 UNKNOWN = 5  # a symbol that is not in the tokenizer; id 0 in SentencePiece
 
@@ -285,7 +285,7 @@ def train_sentencepiece(
 def _run_trainer(
     lines: Sequence[str], vocab_size: int, character_coverage: float, *, byte_fallback: bool
 ) -> bytes:
-    """Return a trained model of SentencePiece."""
+    """Train SentencePiece on `lines`, and return the serialized model."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -71,7 +71,7 @@ class Settings:
     def list_files(self, extensions: Sequence[str]) -> list[str]:
         """List relative paths of files with these extensions that match `glob`.
 
-        If `path` is a file, the list has only this file, whatever its extension.
+        If `path` is a file, return only this file, with any extension.
         """
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():

@@ -97,7 +97,7 @@ class SourceEntry:
                 manifest.write_json(self.pointer, values)
 
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
-        """Yield prepared data with these settings, of any path; the newest of this source is first."""
+        """Yield prepared data with these settings and any path, the newest of this source first."""
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for folder in sorted(folders, key=lambda folder: folder.name != last):
