@@ -89,7 +89,9 @@ class Vocab(IdRanges):
         """
         path = epath.Path(path)
         if not path.is_file():
-            raise errors.UserError(f"tokenizer {str(path)!r}: no such file")
+            raise errors.UserError(
+                f"tokenizer {str(path)!r}: no such file. Give a tokenizer.model."
+            )
         vocab = cls(path.read_bytes(), code_count)
         try:
             ours = vocab._processor.unk_id() == 0 and vocab._processor.bos_id() == -1

@@ -196,7 +196,7 @@ def test_too_many_characters_for_a_small_vocabulary_is_an_error(size):
     with pytest.raises(errors.UserError) as error:
         vocab.train_sentencepiece(["".join(CHARACTERS)], size)
     assert f"data.vocab_size={size}" in str(error.value)
-    assert "3,001 characters" in str(error.value)
+    assert "3,001 different characters" in str(error.value)
     assert "2,048" in str(error.value)
     assert "sentencepiece" not in str(error.value).lower()
 

@@ -65,8 +65,8 @@ def detect_format(settings: Settings) -> str:
     """Return `settings.format`. If this is "auto", detect the format from the file names.
 
     Raises:
-        UserError: `settings.format` is unknown, the path does not exist, or the files in it have no
-            known format or several formats.
+        UserError: `settings.format` is unknown, the path does not exist, its files have no known
+            format or several formats, or it holds several revisions of a data set.
     """
     errors.check_one_of("source.format", settings.format, ("auto", *READERS))
     if settings.format != "auto":

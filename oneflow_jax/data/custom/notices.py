@@ -19,7 +19,8 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
 
     Args:
         stats: statistics of the prepared data.
-        slot_usage: result of `summary.summarize_slots`.
+        slot_usage: result of `summary.summarize_slots`, with the result of
+            `overflow.measure_texts` under the key "texts".
     """
     sentences = [
         _describe_contents(stats),

@@ -169,7 +169,10 @@ def list_file_units(settings: Settings, extensions: Sequence[str]) -> list[WorkU
     files = settings.list_files(extensions)
     if not files:
         names = " or ".join(extensions)
-        raise errors.UserError(f"source.path={settings.path}: no {names} file found")
+        raise errors.UserError(
+            f"source.path={settings.path}: no {names} file found. Give a folder that has one, or "
+            "change source.format or source.glob."
+        )
     return [WorkUnit((name,)) for name in files]
 
 

@@ -82,8 +82,8 @@ class SandboxedFolder:
     def list_files(self, extensions: Sequence[str]) -> list[str]:
         """List relative paths of the regular files with one of the extensions, sorted.
 
-        Hidden files, hidden folders and folders of this program are skipped, and links to folders
-        are not followed.
+        Hidden files, hidden folders and folders that this program wrote are skipped, and links to
+        folders are not followed.
         """
         endings = tuple(extensions)
         return sorted(
@@ -93,8 +93,8 @@ class SandboxedFolder:
     def walk(self) -> Iterator[tuple[str, str]]:
         """Yield the relative path of each file and the reason why it cannot be read, if any.
 
-        A hidden folder, a link to a folder, and a folder of this program are one entry each,
-        without their content.
+        A hidden folder, a link to a folder, and a folder that this program wrote are one entry
+        each, without their content.
         """
         for folder, folders, names in os.walk(self.root, followlinks=False):
             base = os.path.relpath(folder, self.root)
@@ -222,7 +222,7 @@ class SandboxedFolder:
 
 
 def _is_marked(folder: str) -> bool:
-    """Return whether a folder is of this program: a run, an export, samples or prepared data."""
+    """Return whether this program wrote a folder: a run, an export, samples or prepared data."""
     return any(
         all(os.path.lexists(os.path.join(folder, name)) for name in names)
         for names in ((storage.MARKER,), *_FILES_OF_OWN_FOLDERS)

@@ -133,7 +133,7 @@ def read_pointer(path: pathlib.Path) -> dict[str, Any]:
 
 
 def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.Path]:
-    """List folders that an earlier version prepared, from the source `path` or, if None, any."""
+    """List the folders of earlier versions: those of the source `path`, or all if it is None."""
     outdated = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         values = read_pointer(folder / manifest.MANIFEST_FILE)

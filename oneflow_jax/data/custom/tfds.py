@@ -78,7 +78,7 @@ def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:
     path = pathlib.Path(settings.path).expanduser()
     if path.exists():
         try:
-            # TFDS reads a local path such as /gs/x as that of a bucket.
+            # Escape the path: TFDS would take a local path such as /gs/x for that of a bucket.
             return tfds.builder_from_directory(storage.escape_local(str(path)))
         except (FileNotFoundError, ValueError, OSError) as error:
             raise errors.UserError(

@@ -92,13 +92,13 @@ class WebPagesReader:
                 AssertionError,
                 ValueError,
                 RecursionError,
-            ) as error:  # The parsers raise these.
+            ) as error:  # The HTML and Markdown parsers raise these.
                 message = f"{type(error).__name__}: {error}"
                 yield RawDocument(name, error=DataError("unreadable file", message))
 
 
 def _find_beside(page: str, images: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the images that differ from a page only in extension. Keys have no extension."""
+    """Return the images with the name of a page. Keys of `images` are names without extension."""
     return sorted(images.get(posixpath.splitext(page)[0], ()))
 
 
