@@ -28,7 +28,7 @@ class CsvReader:
         if not files:
             raise errors.UserError(
                 f"source.path={settings.path}: no {' or '.join(EXTENSIONS)} file and no list of "
-                "captions found. Give a folder that has one, or change source.format or source.glob."
+                "captions found. Give a folder with one, or change source.format or source.glob."
             )
         return [WorkUnit((name,)) for name in files]
 
