@@ -19,8 +19,8 @@ _VIDEO_TRANSFERS = (1, 6, 14, 15)
 def read_code_points(file: BinaryIO) -> tuple[int, int] | None:
     """Return the primaries and the transfer function of the first box `colr` with code points.
 
-    What the file does not specify is that of sRGB. The result is None without such a box, which
-    also means sRGB. The matrix is not returned, since the decoder applies it.
+    A value that the box leaves unspecified is returned as that of sRGB. The result is None without
+    such a box, which also means sRGB. The matrix is not returned, since the decoder applies it.
     """
     position = file.tell()
     file.seek(0)
@@ -46,7 +46,7 @@ def _iter_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while start + 8 <= len(data):
         size, kind = struct.unpack(">I4s", data[start : start + 8])
         size = len(data) - start if size == 0 else size
-        if size < 8:  # Also the boxes above 4 GiB, which come after all others.
+        if size < 8:  # Size 1 marks a box above 4 GiB: image data, which comes after `meta`.
             return
         yield kind, data[start + 8 : start + size]
         start += size

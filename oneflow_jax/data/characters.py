@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 NONCHARACTERS = "\ufdd0\ufdd1\ufdd2"
-"""Code points that no text contains: Unicode reserves them for the internal use of programs."""
+"""Code points that texts should not contain: Unicode reserves them for use inside programs."""
 
 UNKNOWN_PIECE = NONCHARACTERS[2]
 """Piece that stands for unknown symbols, instead of SentencePiece's default `<unk>`.
 
-SentencePiece skips this string where it occurs in a text.
+SentencePiece skips this string wherever a text contains it, and a text may contain "<unk>".
 """
 
 _SPACE = "\u2581"
@@ -66,9 +66,9 @@ def count_characters(lines: Iterable[str]) -> collections.Counter[str]:
 
 
 def choose_covered(counts: collections.Counter[str], coverage: float) -> list[str]:
-    """Return the most frequent characters, which together cover a fraction of all occurrences.
+    """Return the most frequent characters that together make up `coverage` of all occurrences.
 
-    `coverage` is this fraction, 0 to 1. SentencePiece chooses the same characters.
+    `coverage` is a fraction, 0 to 1. SentencePiece chooses the same characters.
     """
     total, seen, covered = sum(counts.values()), 0, []
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -86,7 +86,8 @@ def hide_rare(
     """Hide the rarest characters of lines, so that a tokenizer with `room` tokens can be trained.
 
     Returns:
-        The lines without these characters, and the number of different characters that remain.
+        The lines with `_UNMERGED` in place of these characters, and the number of different
+        characters that remain.
     """
     count = max(1, int(room * _CHARACTER_FRACTION))
     frequent = choose_covered(counts, 1.0)[:count]
@@ -95,5 +96,5 @@ def hide_rare(
 
 
 def describe(character: str) -> str:
-    """Describe a character by its Unicode name."""
+    """Return a character in quotes, with its Unicode name in parentheses."""
     return f"{character!r} ({unicodedata.name(character, 'unnamed')})"

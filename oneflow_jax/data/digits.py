@@ -23,7 +23,7 @@ TEMPLATES = (
 CAPTIONS = {
     template.format(name): digit for template in TEMPLATES for digit, name in enumerate(NAMES)
 }
-"""The digit of each of the 40 captions, by caption."""
+"""Dict from each of the 40 captions to the digit that it names."""
 
 _NUM_SPLIT_BUCKETS = 6  # one scan in six is held out
 
@@ -35,7 +35,7 @@ class Settings:
     name: ClassVar[str] = "digits"
 
     def describe_packages(self) -> str:
-        """Return the version of the package that has the scans."""
+        """Return the version of the package that contains the scans."""
         return generated.describe_versions(["scikit-learn"])
 
 
@@ -92,6 +92,6 @@ def _make_document(key: str, scan: np.ndarray, digit: int) -> document.Document:
 
 
 def _to_rgb(scan: np.ndarray) -> UInt8[np.ndarray, "8 8 3"]:
-    """Convert a scan with ink values 0 to 16 to gray RGB, 0 (no ink) to 255."""
+    """Convert a scan, whose values are 0 (no ink) to 16, to gray RGB with values 0 to 255."""
     grey = np.round(scan * (255 / 16)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

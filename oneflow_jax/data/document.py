@@ -59,7 +59,10 @@ class Gap:
         if self.slots is None:
             return
         if self.kind != "text":
-            raise UserError(f"Gap: slots={self.slots!r}: only text has a number of slots.")
+            raise UserError(
+                f"Gap: slots={self.slots!r}: a gap of kind {self.kind!r} takes no slots. "
+                "Leave out slots."
+            )
         check_integer("Gap: slots", self.slots, 1)
         object.__setattr__(self, "slots", int(self.slots))
 
@@ -87,7 +90,7 @@ class Document:
 
 
 def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Yield parts in groups: adjacent texts and text gaps together, and each image alone."""
+    """Yield parts in groups: adjacent parts for which `is_text` is true, and each image alone."""
     for text, group in itertools.groupby(parts, is_text):
         run = list(group)
         yield from [run] if text else ([part] for part in run)

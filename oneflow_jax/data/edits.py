@@ -17,8 +17,8 @@ class Edit:
     """One insertion, deletion or substitution.
 
     Attributes:
-        index: number of the item in the original document, counted from 1. For an insertion, it is
-            the number of the preceding item, or 0 at the beginning of the document.
+        index: number of the word or image in the original document, counted from 1. For an
+            insertion, it is the number of the word or image before it, or 0 if there is none.
         old, new: the word, or "<image>". `old` is None for an insertion, and `new` is None for a
             deletion.
     """
@@ -39,7 +39,7 @@ class Edit:
 
 
 def diff_documents(original: Document, edited: Document) -> list[Edit]:
-    """Return the edits in reading order. Each word and each image counts as one item."""
+    """Return the edits of words and images that turn `original` into `edited`, in order."""
     old, new = diff_items(original), diff_items(edited)
     edits: list[Edit] = []
     for what, i, j, m, n in align(old, new).get_opcodes():
@@ -65,7 +65,7 @@ def align(old: Sequence[Hashable], new: Sequence[Hashable]) -> difflib.SequenceM
 
 
 def _diff_span(deleted: Sequence[Item], inserted: Sequence[Item], offset: int) -> Iterator[Edit]:
-    """Yield the edits of a span in which the two documents have no common items.
+    """Yield the edits that turn `deleted` into `inserted`, two spans without common items.
 
     A word can only replace a word, and an image can only replace an image.
     """

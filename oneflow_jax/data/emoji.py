@@ -64,11 +64,11 @@ class Settings:
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
     def describe_packages(self) -> str:
-        """Return the versions of the packages that the documents are made from."""
+        """Return the versions of the packages that determine the documents."""
         return generated.describe_versions(emoji_concepts.PACKAGES)
 
     def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:
-        """Render the emoji in training and the held-out emoji."""
+        """Render the emoji of the training split and the held-out emoji."""
         return emoji_concepts.load(self.pixels, self.concepts, self.categories, self.skin_tones)
 
 

@@ -117,7 +117,7 @@ class Concept:
 
     @property
     def in_training(self) -> bool:
-        """Whether the emoji is in training."""
+        """Whether the emoji is in the training split."""
         return not self.held_out
 
     @property
@@ -170,7 +170,8 @@ def load(
       skin_tones: whether to add the skin tone variants.
 
     Raises:
-      UserError: a category is unknown, or fewer than `count` emoji are available.
+      UserError: a category is unknown, or `count` is below 1 or above the number of emoji for
+        training.
     """
     entries = list_entries(categories, skin_tones)
     return tuple(_render(entry, pixels) for entry in choose_entries(entries, count))
@@ -184,7 +185,7 @@ def choose_entries(entries: Sequence[EmojiEntry], count: int | None) -> list[Emo
       count: number of entries for training, or None for all entries.
 
     Raises:
-      UserError: fewer than `count` entries are for training.
+      UserError: `count` is below 1 or above the number of entries for training.
     """
     train = [entry for entry in entries if not entry.held_out]
     held_out = [entry for entry in entries if entry.held_out]

@@ -29,7 +29,7 @@ from oneflow_jax.data import (
 )
 
 _MAX_TRIES = 1000  # maximum number of combinations of names to sample before giving up
-_SAME_STYLE_FRACTION = 0.5  # fraction of documents with several images that have one style
+_SAME_STYLE_FRACTION = 0.5  # fraction of interleaved documents with one style for all images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,8 @@ class LatentDataset:
         """Encode all missing shards, and return the index of the folder.
 
         Raises:
-            UserError: the folder holds latents of another codec, or an image has another size.
+            UserError: the folder holds latents of another codec, or an image is not `pixels` x
+                `pixels`.
         """
         with distributed.share_errors():
             index = self._load_index()
@@ -123,7 +124,7 @@ class CachingEncoder:
         pixels: int,
         stored: latent_reuse.StoredLatents | None = None,
     ) -> None:
-        """Initialize an encoder for images of one size. It reuses the latents in `stored`."""
+        """Initialize an encoder of `pixels` x `pixels` images, which reuses latents in `stored`."""
         self._autoencoder = autoencoder
         self._pixels = pixels
         self._stored = stored or latent_reuse.StoredLatents()
@@ -133,7 +134,7 @@ class CachingEncoder:
         """Yield the documents with their images encoded.
 
         Raises:
-            UserError: an image has another size.
+            UserError: an image is not `pixels` x `pixels`.
         """
         images = {_image_hash(image): image for each in documents for image in each.images()}
         for image in images.values():

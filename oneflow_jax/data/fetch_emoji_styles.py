@@ -29,7 +29,7 @@ def fetch(folder: pathlib.Path, wanted: dict[str, str]) -> None:
 
     Args:
         folder: folder of the packages; created if needed.
-        wanted: a dict from the name of the file that npm writes to the argument of `npm pack`.
+        wanted: the arguments of `npm pack`, by the name of the file that npm writes for each.
 
     Raises:
         UserError: npm is not installed, or a package cannot be fetched.

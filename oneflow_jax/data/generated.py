@@ -22,7 +22,7 @@ class Settings(Protocol):
         ...
 
     def describe_packages(self) -> str:
-        """Return the versions or hashes of the packages that the documents are made from."""
+        """Return the versions or hashes of the packages that determine the documents."""
         ...
 
 
@@ -52,7 +52,7 @@ def _find_version(package: str) -> str:
 def make_settings(
     settings_class: Callable[..., Settings], values: Mapping[str, object]
 ) -> Settings:
-    """Return the settings with these fields; lists are converted to tuples."""
+    """Return `settings_class` with `values` as its fields; lists are converted to tuples."""
     return settings_class(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     )
@@ -66,8 +66,8 @@ def make_builder(
 ) -> Builder:
     """Return the TFDS builder of a data set in `data_dir`.
 
-    The name of the folder depends on the versions of the packages that the documents are made from.
-    So if a package changes, the data set is prepared again.
+    The name of its folder depends on the versions of the packages that determine the documents. So
+    if a package changes, the data set is prepared again.
 
     Args:
         builder_class: class of the data set.

@@ -13,7 +13,7 @@ from oneflow_jax import errors
 from oneflow_jax.data import color_conversion, stated_colors, unread_formats
 
 READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
-"""Exceptions that Pillow raises when it decodes the pixels of a file."""
+"""Exceptions that Pillow raises when it opens or decodes a file."""
 
 _WHITE = (255, 255, 255)
 
@@ -22,9 +22,9 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     """Load the image in a file as RGB of `pixels` x `pixels` on white.
 
     All modes that Pillow reads are supported. Transparent images are composited on white. Colors
-    are converted to sRGB if the file has a color profile, or is a PNG file that states its colors.
-    Gray values of more than 8 bits are scaled to 8 bits. The aspect ratio is kept, and the image is
-    padded with white to a square. The first frame of an animation is used.
+    are converted to sRGB if the file has a color profile or states its colors in another way (see
+    `stated_colors`). Gray values of more than 8 bits are scaled to 8 bits. The aspect ratio is
+    kept, and the image is padded with white to a square. The first frame of an animation is used.
 
     Raises:
         UserError: the file does not exist, is not an image, or has an unknown range of values or an

@@ -33,7 +33,7 @@ class LabeledImage(Protocol):
 
     @property
     def in_training(self) -> bool:
-        """Whether the image is in training."""
+        """Whether the image is in the training split."""
         ...
 
     @property
@@ -62,7 +62,7 @@ def agrees(label: str | None, image_label: str) -> bool:
 
 
 def list_kinds(images: Collection[LabeledImage]) -> dict[str, str]:
-    """Return the kind of each label that a text may have, for the parsers in `sentences`.
+    """Return a dict from each label that a text may contain to its kind, for use by `sentences`.
 
     The labels are the names of the images and, if images have styles, each name with each style.
     """

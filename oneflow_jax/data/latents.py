@@ -28,7 +28,7 @@ from oneflow_jax.errors import UserError
 INDEX_FILE = "latents.json"
 
 SHARD_SIZE = 1_000
-"""Documents per shard. If the processes are killed, each of them loses at most one shard."""
+"""Number of documents in a shard. A process that is killed loses at most one shard of work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LatentIndex:
     """Index of a folder of latents.
 
     Attributes:
-        fingerprint: fingerprint of the codec that encoded the latents.
+        fingerprint: hash of the codec that encoded the latents.
         documents: number of documents in each split.
         mean, deviation: mean and standard deviation of the latents of the first split, per channel.
     """
@@ -145,7 +145,7 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
     ]
     count = sum(each["latents"] for each in shard_stats)
     if count == 0:
-        raise UserError(f"{folder}: split {first!r} has no image to encode.")
+        raise UserError(f"{folder}: split {first!r} has no image to encode. Add images to it.")
     mean = np.sum([each["total"] for each in shard_stats if each["latents"]], axis=0) / count
     square = np.sum([each["squares"] for each in shard_stats if each["latents"]], axis=0) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
@@ -177,7 +177,7 @@ def read_index(path: epath.Path, fingerprint: str) -> LatentIndex:
     if index.fingerprint != fingerprint:
         raise UserError(
             f"{path}: the latents were encoded by codec {index.fingerprint}, but codec.path holds "
-            f"{fingerprint}. Use the codec that encoded the latents, or a folder other than "
+            f"codec {fingerprint}. Use the codec that encoded the latents, or a folder other than "
             f"{path.parent}."
         )
     return index
@@ -227,7 +227,7 @@ def open_split(folder: epath.Path, split: str, num_documents: int) -> LatentSour
 def list_hashes(folder: epath.Path) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield the path of each complete shard in a folder, with the image hashes of its documents.
 
-    Shards that earlier versions wrote have no hashes, and are left out.
+    Shards that earlier versions of this program wrote have no hashes, and are left out.
     """
     for path in sorted(folder.iterdir()):
         file = path.with_suffix(".array_record")

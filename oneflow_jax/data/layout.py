@@ -77,7 +77,8 @@ class Layout:
 
         Raises:
             UserError: the document is empty, has a symbol that is not in the vocabulary, has text
-                after a gap of unknown length, or is longer than a row.
+                after a gap of unknown length, has a gap that this layout does not support, or is
+                longer than a row.
         """
         return self._make_row(document, allow_unknown=False)
 
@@ -92,7 +93,7 @@ class Layout:
         return row | {"is_given": row["position"][:, 0] == 0}
 
     def canvas(self, rows: Sequence[RowFields]) -> Canvas:
-        """Return a batch with one document per row. Rows are padded to the row length."""
+        """Return a batch with one document per row. Rows are padded to `length` slots."""
         stacked = {
             name: np.stack([_pad(row[name], self.length) for row in rows]) for name in rows[0]
         }
@@ -265,7 +266,8 @@ class Layout:
                 "Text follows a gap of unknown length. Give the number of missing tokens, "
                 f"as in <text:3>. The run is: {_excerpt(Document(tuple(run)))}"
             )
-        # At least one slot is for <end>. A gap of unknown length at the end gets more slots.
+        # The run has at least one slot for <end>. A gap of unknown length at its end gets at least
+        # half of `text_slots`.
         at_least = len(ids) + (max(1, self.text_slots // 2) if open_ended[-1] else 1)
         slots = -(-at_least // self.text_slots) * self.text_slots
         rest = slots - len(ids)

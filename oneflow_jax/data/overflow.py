@@ -1,4 +1,4 @@
-"""Handling of documents that are longer than a row: each is split, dropped or an error."""
+"""Handling of documents that are longer than a row: split them, drop them, or raise an error."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
-    """Return the number of slots that a document of these parts has in `layout.row`."""
+    """Return the number of slots that `layout.row` would need for a document of these parts."""
     rows, columns = layout.codec.grid
     if layout.text_first:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
@@ -71,7 +71,8 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
     The count of a document that does not fit a row is 0 if `policy` is "drop".
 
     Raises:
-        UserError: a document is too long and `policy` is "error", or the policy is unknown.
+        UserError: a document is too long and `policy` is "error", an image does not fit a row, or
+            the policy is unknown.
     """
     check_one_of("data.overflow", policy, OVERFLOW_POLICIES)
     counts = np.zeros(len(source), np.int32)
@@ -147,14 +148,14 @@ def _count_tokens(layout: Layout, text: str) -> int:
 
 
 def _text_slots(layout: Layout, num_tokens: int) -> int:
-    """Return the number of slots of a text run. A padded run has at least one <end>."""
+    """Return the number of slots of a text run; a run that is padded has at least one <end>."""
     if layout.variable_length:
         return num_tokens
     return -(-(num_tokens + 1) // layout.text_slots) * layout.text_slots
 
 
 def _has_tokens(layout: Layout, part: Part) -> bool:
-    """Return whether a part has at least one slot; a text may have no tokens."""
+    """Return whether a part takes any slots; a text without tokens takes none."""
     return not isinstance(part, Text) or _count_tokens(layout, part.text) > 0
 
 
@@ -195,7 +196,10 @@ def split_text(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _longest_prefix(items: Sequence[str], separator: str, fits: Callable[[str], bool]) -> int:
-    """Return the largest number of leading items that fit, by exponential and binary search."""
+    """Return how many of the first `items` (words or characters) fit when they are joined.
+
+    The search is exponential and then binary.
+    """
     low, high = 0, 1
     while high <= len(items) and fits(separator.join(items[:high])):
         low, high = high, 2 * high

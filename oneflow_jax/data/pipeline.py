@@ -2,10 +2,11 @@
 
 Autoencoders, which learn from images alone, get batches of one image per document instead.
 
-A batch of B rows consists of S streams. Stream k reads every S-th document, starting with document
-k, and fills rows k B/S to (k+1) B/S. A process runs the streams whose rows are on its devices.
-Batches therefore do not depend on the number of processes. Each checkpoint has the state of the
-streams. So a restored run continues with exactly the next batch, even in the middle of an epoch.
+The B rows of a batch are divided among S streams. Stream k reads every S-th document, starting
+with document k, and fills the B/S rows from row k B/S on. A process runs the streams whose rows are
+on its devices. Batches therefore do not depend on the number of processes. Each checkpoint has the
+state of the streams. So a restored run continues with exactly the next batch, even in the middle of
+an epoch.
 """
 
 import dataclasses
@@ -25,8 +26,8 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import PyTree, UInt8
 
 PACKING_BINS = 64
-"""Number of rows that are packed together. More rows leave fewer slots empty, but resuming is
-slower."""
+"""Number of rows that are open for packing at a time. With more rows, fewer slots stay empty, but
+resuming is slower."""
 
 READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 """Number of documents to read ahead. For each element, grain iterates over the whole buffer. With
@@ -52,7 +53,7 @@ def canvas_batches(
         batch_size: number of rows of the global batch, B.
         num_streams: number of streams, S, a divisor of B. With fewer streams than processes,
             several processes run the same stream and use different rows of it.
-        seed: RNG seed of the order.
+        seed: RNG seed for shuffling and packing.
         num_workers: number of worker processes that lay out and pack documents, at most one per
             stream. With 0, a thread of this process does this work.
         cache_size: maximum number of laid-out documents that each process caches.
@@ -97,14 +98,14 @@ def image_batches(
         pixels: height and width of all images.
         batch_size: number of images of the global batch, B.
         num_streams: number of streams, a divisor of `batch_size`.
-        seed: RNG seed of the order.
+        seed: RNG seed for shuffling and for the choice of images.
         num_workers: number of worker processes that read documents. With 0, a thread of this
             process reads them.
         cache_size: maximum number of documents whose images each process caches.
         sharding: sharding of the images.
 
     Raises:
-        UserError: an image has another size. The error is raised when the image is read.
+        UserError: an image is not `pixels` x `pixels`. The error is raised when it is read.
     """
     read = functools.partial(check_image_size, pixels)
     # Choose images before splitting into streams. Otherwise all streams would get the same random
@@ -126,7 +127,7 @@ def check_image_size(
     """Check that each image of a document is `pixels` x `pixels`, and return the images.
 
     Raises:
-        UserError: an image has another size.
+        UserError: an image is not `pixels` x `pixels`.
     """
     images = document.images()
     for picture in images:
@@ -155,7 +156,8 @@ def _make_streams(
 class _HostShard:
     """The rows of a global batch that are on the devices of this process.
 
-    `shape` is (rows, slots) of the global batch, which is divided into `num_streams` streams.
+    `shape` is (rows, slots) of the global batch, or (images, pixels) for `image_batches`. The rows
+    are divided among `num_streams` streams.
     """
 
     shape: tuple[int, int]
@@ -193,7 +195,7 @@ class _HostShard:
 
 
 class _CachedSource:
-    """The transformed documents of a source. The first `cache_size` of them are cached.
+    """The transformed documents of a source. The first `cache_size` that are read are cached.
 
     The cache helps because reading and laying out a small image takes longer than a training step
     of a small model on this image.

@@ -113,7 +113,7 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
     """
     if isinstance(image, PIL.Image.Image):
         if 0 in image.size:
-            raise errors.UserError(f"prompt: an image of {image.size} pixels is empty")
+            raise errors.UserError(f"prompt: an image of {image.size} pixels is empty. Replace it.")
         try:
             image_io.warn_of_profile(image, "prompt: an image")
             return image_io.to_square(image, pixels)
@@ -145,7 +145,7 @@ def validate_image(image: np.ndarray) -> np.ndarray:
 
 
 def _check_single(prompt: PromptPart | Sequence[PromptPart]) -> None:
-    """Raise an error if a prompt is a list of strings: the user may mean several prompts."""
+    """Raise an error if a prompt is a list of only strings: the user may mean several prompts."""
     several = isinstance(prompt, list | tuple) and len(prompt) > 1
     if several and all(isinstance(piece, str) for piece in prompt):
         raise errors.UserError(
@@ -182,7 +182,7 @@ def _parse_tag(tag: re.Match[str]) -> ImageTag | document.Gap:
 
 
 def _clean_text(pieces: Sequence[str]) -> list[str]:
-    """Return the joined text of all pieces with single spaces; [] if this text is blank."""
+    """Join the pieces, with single spaces; return a list of this text, or [] if it is blank."""
     text = characters.clean_spaces("".join(pieces))
     return [text] if text else []
 

@@ -1,8 +1,8 @@
-"""Encoding and decoding of stored documents as records.
+"""Conversion of documents to records of TFDS data sets, and of records to documents.
 
 A record has two fields. `document` is a JSON list of `{"text": words}` and `{"image": k}` in
-reading order. `images` is a list of images, and k is an index into this list. TFDS reads records
-without TensorFlow.
+reading order. `images` is a list of images, and k is an index into this list. TFDS can read these
+records without TensorFlow.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Sentences about named images: rendered for training, and parsed exactly for evaluation.
 
 In a template, `{0}` stands for a name with its article, `[0]` for the image of this name, and
-`{kinds}` for the plural noun for all names. The names in one document are all different. Either all
-names of a document begin with a drawing style (see `labels`), or no name does.
+`{kinds}` for the plural noun that covers all names, such as "animals". The names in one document
+are all different. Either all names of a document begin with a drawing style (see `labels`), or no
+name does.
 """
 
 import functools
@@ -147,7 +148,7 @@ def expected_names(
 
 
 def match_template(text: str, kinds: Mapping[str, str]) -> str | None:
-    """Return the template that a text matches exactly, regardless of the places of images.
+    """Return the template that gives `text` when names are filled in and images are left out.
 
     If two templates have the same words, such as '{0} [0]' and '[0] {0}', the first is returned. A
     space before a comma is ignored, since the removal of an image leaves such a space.

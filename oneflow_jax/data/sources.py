@@ -1,4 +1,4 @@
-"""Data sets by name. TFDS prepares each once. Then its documents can be read in any order."""
+"""Data sets by name. TFDS prepares each of them once, and then reads documents in any order."""
 
 import dataclasses
 import inspect
@@ -97,10 +97,10 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings
 
 
 def describe_packages(name: str, settings: Mapping[str, object]) -> str:
-    """Return the packages that the documents of a data set are made from; "" for 'toy'.
+    """Return the versions of the packages that determine a data set's documents; "" for 'toy'.
 
     Raises:
-      UserError: the name or a setting is unknown, or a package is missing.
+      UserError: the name or a setting is unknown, or an npm package is missing.
     """
     errors.check_one_of("data set name", name, (*_BUILDERS, "toy"))
     _check_settings(name, settings)

@@ -1,6 +1,6 @@
 """Case folding and warnings for letters and words in prompts that the tokenizer does not know.
 
-A word whose letters have no token is also read in the other canonical forms of Unicode: macOS
+If a word has a letter without a token, its other canonical forms of Unicode are tried, too: macOS
 writes an accent as a separate character, and most texts do not.
 """
 
@@ -35,13 +35,13 @@ def encode_prompt(vocab: Vocab, text: str) -> list[int]:
     words = [word for word in folded.split() if set(missing) & set(word)]
     nearest = [note for word in words[:5] if (note := _name_nearest(vocab, word))]
     raise errors.UserError(
-        f"text {text!r}: the tokenizer was trained on the training text and has no symbol for "
+        f"text {text!r}: the tokenizer has no token for "
         f"{' '.join(map(characters.describe, missing))}. Use other characters. {' '.join(nearest)}"
     )
 
 
 def fold_case(vocab: Vocab, text: str) -> str:
-    """Change the case or form of words that have letters without a token; return the text."""
+    """Change the case or Unicode form of words whose letters lack tokens, and return the text."""
     return "".join(
         part if part.isspace() else _fold_word(vocab, part) for part in re.split(r"(\s+)", text)
     )

@@ -1,8 +1,9 @@
-"""Conversion of colors that an image file states without an ICC profile to an equivalent profile.
+"""Builds an ICC profile for an image file that states its color space in another way.
 
-A camera's JPEG file may state Adobe RGB in its Exif data, and an AVIF file code points of H.273.
-Both count only without an ICC profile. A PNG file can state its colors in four ways. If a file uses
-several of them, the first one in this list takes precedence, according to the specification of PNG:
+The JPEG file of a camera may state Adobe RGB in its Exif data, and an AVIF file may state code
+points of ITU-T H.273. Both are ignored if the file has an ICC profile. A PNG file can state its
+colors in four ways. If it uses several of them, the first one in this list counts, as the PNG
+standard says:
 
 cICP          code points of ITU-T H.273 for primaries and transfer function
 iCCP          an ICC profile
@@ -43,7 +44,7 @@ _PRIMARIES_BY_CODE: dict[int, tuple[Point, ...]] = {
 _ADOBE_RGB_PRIMARIES: tuple[Point, ...] = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 _ADOBE_RGB_CURVE: Curve = (563 / 256, 1, 0, 0, 0)
 _EXIF_INTEROPERABILITY, _INDEX, _ADOBE_RGB_INDEX = 0xA005, 1, "R03"
-"""Tags of Exif by which cameras mark images in Adobe RGB (the optional file of DCF)."""
+"""Exif directory, tag and value by which cameras mark an image as Adobe RGB."""
 
 _EXIF_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error)
 """Exceptions that Pillow raises for malformed Exif data, which is frequent."""
@@ -73,7 +74,7 @@ class UnknownColorsError(ValueError):
 
 
 def find_profile(image: PIL.Image.Image) -> bytes | None:
-    """Return the ICC profile of an image, or a profile equivalent to the colors its file states.
+    """Return the ICC profile of an image, or one equivalent to the colors that its file states.
 
     Returns:
         A profile; None if the image states no colors or sRGB; b"" if it states impossible values.
@@ -101,7 +102,7 @@ def find_profile(image: PIL.Image.Image) -> bytes | None:
 
 
 def read_statements(image: PIL.Image.Image) -> None:
-    """Store in `image.info` what an open file states and Pillow ignores: "cicp" and "adobe rgb".
+    """Store color information that Pillow ignores in `image.info`: "cicp" and "adobe rgb".
 
     Call this function before Pillow loads the pixels, since loading them closes the file.
     """
@@ -196,7 +197,7 @@ def _make_profile(white: Point, primaries: tuple[Point, ...], curve: Curve) -> b
 
 
 def _adapt_to_d50(white: Point, primaries: Sequence[Point]) -> np.ndarray:
-    """Return the matrix [3 3] from linear RGB to XYZ with white D50, adapted by Bradford's matrix.
+    """Return the matrix [3 3] from linear RGB to XYZ, adapted to white D50 by Bradford's method.
 
     Raises:
         LinAlgError: the primaries are on one line.

@@ -1,8 +1,9 @@
-"""Data loader streams: the independent parts that make up a batch.
+"""Data loader streams: each fills its own rows of every batch, independently of the others.
 
-Each stream reads its own subset of the documents and fills the same rows of every batch. The output
-and the state of a stream depend only on the RNG seed, the stream's number and the number of
-streams. Any process can therefore resume the stream, in a thread or in any worker process.
+Each stream reads its own subset of the documents. In every batch, stream k fills the k-th block of
+rows. The output and the state of a stream depend only on the RNG seed, the stream's number and the
+number of streams. Any process can therefore resume the stream, in a thread or in any worker
+process.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ def check_divisible(batch_size: int, num_streams: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class BatchStreams:
-    """Endless batches from the streams that this process runs.
+    """Iterable over endless batches, assembled from the streams that this process runs.
 
     Attributes:
         streams: the streams by number. Each element of a stream is the stream's rows of one batch.
@@ -119,7 +120,7 @@ class BatchIterator(Iterator[Any]):
         self._states = {number: state[number] for number in self._states}
 
     def close(self) -> None:
-        """Stop threads and workers."""
+        """Stop the prefetch thread and the worker processes."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -163,7 +164,8 @@ class _WithStateIterator(grain.DatasetIterator):
     def _no_state(self, _state: None = None) -> dict[str, Any]:
         return {}
 
-    get_state = set_state = _no_state  # grain needs these methods. The states are in the elements.
+    # grain requires these methods, but the states are in the elements.
+    get_state = set_state = _no_state
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Drawings of emoji in several styles, and the choice of names and pairs to hold out."""
+"""Drawings of emoji in several styles, and the choice of (name, style) pairs to hold out."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ from oneflow_jax.data import emoji_concepts, image_io, splits, style_packages
 CATEGORIES = tuple(
     category for category in emoji_concepts.CATEGORIES if category not in ("Flags", "People & Body")
 )
-"""Categories of emoji that several styles have, without flags and people."""
+"""Categories of which several styles have drawings: all categories but flags and people."""
 
 _NUM_PAIR_BUCKETS = 8  # one pair of a name and a style in eight is held out
 
@@ -46,7 +46,7 @@ class Drawing:
 
     @property
     def in_training(self) -> bool:
-        """Whether the drawing is in training."""
+        """Whether the drawing is in the training split."""
         return not (self.name_held_out or self.pair_held_out)
 
     @property
@@ -70,8 +70,8 @@ def load(
         folder: folder with the npm packages.
         pixels: width and height of an image.
         count: number of names for training, or None for all. Names in `emoji_concepts.FREQUENT`
-            come first, and then all others in Unicode order. For every nine names for training, one
-            held-out name is added.
+            are taken first, and then all others in Unicode order. For every nine names for
+            training, one held-out name is added.
         categories: Unicode categories to choose from.
         styles: names of the styles.
         min_styles: a name is left out if fewer styles than this number have a drawing of it.

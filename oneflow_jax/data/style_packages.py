@@ -155,7 +155,7 @@ def read_keywords(folder: pathlib.Path) -> dict[str, tuple[str, ...]]:
 
 
 def hash_packages(folder: pathlib.Path, styles: Collection[str]) -> list[str]:
-    """Return the hashes of the packages of some styles, and of the keywords.
+    """Return the hash of the package of each of these styles, and of the package of keywords.
 
     Args:
         folder: the folder that `fetch` filled.
@@ -173,7 +173,7 @@ def hash_packages(folder: pathlib.Path, styles: Collection[str]) -> list[str]:
 
 
 def normalize_name(name: str) -> str:
-    """Return the lowercase letters and digits of a name, such as "redapple" for "Red apple".
+    """Return only the letters and digits of a name, in lower case: "redapple" for "Red apple".
 
     Accents are dropped, because some packages write "pinata" for "piñata".
     """

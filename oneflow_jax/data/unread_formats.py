@@ -28,7 +28,7 @@ _STARTS = {
 
 
 def recognize(data: bytes, name: str = "") -> str:
-    """Return the format of a file that Pillow cannot open, by content or by name; "" if unknown."""
+    """Return the format of a file that Pillow cannot open, by its content or name, or ""."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "HEIC or HEIF"
     if data[4:12] == b"ftypcrx ":
@@ -42,7 +42,7 @@ def recognize(data: bytes, name: str = "") -> str:
 
 
 def advise(image_format: str) -> str:
-    """Return a message about a file of one of `EXTENSIONS`."""
+    """Return a message that says how to convert a file of a format, a key of `EXTENSIONS`."""
     ending = EXTENSIONS[image_format][0]
     return (
         f"{image_format} is not read. Convert the file to PNG or JPEG, for example with "

@@ -18,7 +18,7 @@ from oneflow_jax.data import characters
 PAD = 0  # an empty slot; never occurs inside text
 BOS = 1  # first token of every document
 END = 2  # ends a text span and fills the rest of its slots
-IMAGE = 3  # placeholder for an image that the model has yet to insert
+IMAGE = 3  # marks where an image is to be inserted, or (autoregressive models) where one begins
 MASK = 4  # replaces a token that is masked out
 UNKNOWN = 5  # a symbol that is not in the tokenizer; id 0 in SentencePiece
 
@@ -78,10 +78,10 @@ class Vocab(IdRanges):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], code_count: int = 0) -> "Vocab":
-        """Load the vocabulary from a file with the model that `train_sentencepiece` trained.
+        """Load a vocabulary from a file that holds the `model` of a trained vocabulary.
 
         Args:
-          path: path of the file, `tokenizer.model` of a run.
+          path: path of the file, such as `tokenizer.model` in the folder of a run.
           code_count: number of codes of the image tokenizer; 0 without one.
 
         Raises:
@@ -89,7 +89,9 @@ class Vocab(IdRanges):
         """
         path = epath.Path(path)
         if not path.is_file():
-            raise errors.UserError(f"tokenizer {str(path)!r}: no such file")
+            raise errors.UserError(
+                f"tokenizer {str(path)!r}: no such file. Give a tokenizer.model."
+            )
         vocab = cls(path.read_bytes(), code_count)
         try:
             ours = vocab._processor.unk_id() == 0 and vocab._processor.bos_id() == -1
@@ -122,7 +124,8 @@ class Vocab(IdRanges):
         """Encode a text; return its ids, without BOS and END.
 
         `decode` returns exactly this text, except that runs of white space become one space.
-        Tokenizers that were trained with NFKC, a former default, also change characters.
+        A tokenizer that was trained with NFKC normalization, the former default, also replaces some
+        characters, such as a superscript two by "2".
 
         Args:
           text: the text to encode.
@@ -130,8 +133,8 @@ class Vocab(IdRanges):
             an error (for a prompt).
 
         Raises:
-          UserError: the text is empty, contains symbols that are not in the vocabulary, or is not
-            Unicode.
+          UserError: the text is empty or is not Unicode, or `allow_unknown` is False and the text
+            contains symbols that are not in the vocabulary.
         """
         if not text.strip():
             raise errors.UserError(f"text {text!r} is empty. Give at least one word.")
@@ -140,7 +143,7 @@ class Vocab(IdRanges):
         missing = [] if allow_unknown else self.missing_symbols(text)
         if missing:
             symbols = " ".join(map(characters.describe, missing))
-            message = "the tokenizer was trained on the training text and has no symbol for"
+            message = "the tokenizer has no token for these characters; use others:"
             raise errors.UserError(f"text {text!r}: {message} {symbols}")
         return [UNKNOWN + piece for piece in ids]
 
@@ -237,18 +240,18 @@ def train_sentencepiece(
     Training is deterministic: equal texts in equal order give equal bytes. The vocabulary is
     smaller than `vocab_size` if the corpus does not yield enough tokens. With a `vocab_size` below
     2,048, symbols outside the corpus are unknown. With a larger `vocab_size`, symbols without a
-    token are encoded as bytes. If the corpus then has more characters than the vocabulary has room
-    for, three quarters of the tokens are characters.
+    token are encoded as bytes. If such a vocabulary has no room for all characters of the corpus,
+    three quarters of its tokens other than bytes are single characters, the most frequent ones.
 
     Args:
       texts: texts of the corpus.
       vocab_size: maximum number of ids, including special ids.
-      character_coverage: fraction of the character occurrences that tokens cover, 0.98 to 1. The
-        most frequent characters get tokens.
+      character_coverage: fraction of all character occurrences in the corpus, 0.98 to 1. The most
+        frequent characters that together make up this fraction get tokens.
 
     Raises:
-      UserError: the coverage is out of range, the corpus has no text, or it has more symbols than
-        `vocab_size` has room for.
+      UserError: the coverage is out of range, the corpus has no text, or `vocab_size` is too small
+        for its characters.
     """
     errors.check_between("data.character_coverage", character_coverage, 0.98, 1)
     lines = [characters.protect(line) for text in texts for line in _split_lines(text)]
@@ -265,8 +268,9 @@ def train_sentencepiece(
     if len(covered) > room:
         if not byte_fallback:
             raise errors.UserError(
-                f"data.vocab_size={vocab_size}: the texts have {len(covered):,} characters, and "
-                f"each needs a token. Give {len(covered) + len(SPECIALS):,} or more; from "
+                f"data.vocab_size={vocab_size}: the texts have {len(covered):,} different "
+                "characters, and each needs a token. Give "
+                f"{len(covered) + len(SPECIALS):,} or more; from "
                 f"{_BYTE_FALLBACK_MIN_SIZE:,} on, rare characters are encoded as bytes."
             )
         lines, num_kept = characters.hide_rare(lines, counts, room)
@@ -283,7 +287,7 @@ def train_sentencepiece(
 def _run_trainer(
     lines: Sequence[str], vocab_size: int, character_coverage: float, *, byte_fallback: bool
 ) -> bytes:
-    """Return a trained model of SentencePiece."""
+    """Train SentencePiece on `lines`, and return the serialized model."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -1,4 +1,4 @@
-"""Small ICC profiles, and the sRGB values of their colors by the definition of ICC."""
+"""Small ICC profiles, and the sRGB values that the ICC specification gives for their colors."""
 
 import struct
 
@@ -16,7 +16,7 @@ _BRADFORD = np.array(
 
 
 def rgb_profile(primaries, gamma):
-    """Return a profile of three primaries and a gamma."""
+    """Return an RGB profile with these three primaries and this gamma."""
     columns = _to_xyz_d50(primaries).T
     tags = {
         name: _xyz(column)
@@ -27,14 +27,15 @@ def rgb_profile(primaries, gamma):
 
 
 def grey_profile(gamma):
-    """Return a grey profile."""
+    """Return a profile for gray images with this gamma."""
     return _profile(b"GRAY", b"mntr", {b"kTRC": _curve(gamma)})
 
 
 def cmyk_profile():
     """Return a printer's profile in which cyan ink is white, and black ink is black.
 
-    Yellow and magenta have no effect. So its colors differ from those of a naive conversion.
+    Yellow and magenta ink have no effect. So its colors differ from those that Pillow computes
+    without a profile.
     """
     corners = np.array(
         [(1 - k) * 255 for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
@@ -47,7 +48,7 @@ def cmyk_profile():
 
 
 def expected_srgb(color, primaries, gamma):
-    """Compute the sRGB color of an RGB color in a profile with matrices.
+    """Compute the sRGB color of an RGB color whose profile has these primaries.
 
     `gamma` is an exponent, or a function from values of 0 to 1 to linear light.
     """

@@ -17,7 +17,7 @@ EMOJI = {"concepts": 16, "pixels": 8, "documents": 20, "held_out_documents": 5}
 
 @pytest.fixture
 def install(monkeypatch):
-    """Return a function that changes the version of an installed package."""
+    """Return a function that makes `importlib.metadata` report another version of a package."""
 
     def change(package, version):
         before = importlib.metadata.version

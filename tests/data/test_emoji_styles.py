@@ -49,7 +49,7 @@ def documents(settings, tmp_path_factory):
 
 
 def shown_drawings(document, loaded):
-    """Return the drawing of each image; the background of a style makes it unique."""
+    """Return the drawing with the pixels of each image. No two drawings have equal pixels."""
     return [
         next(drawing for drawing in loaded if np.array_equal(drawing.pixels, pixels))
         for pixels in document.images()

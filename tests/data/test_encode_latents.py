@@ -23,7 +23,7 @@ from tests.codecs.autoencoder import small_models
 
 PIXELS = 8
 POOL = small_models.random_images(12, PIXELS, PIXELS)
-"""All distinct images; many of them occur repeatedly."""
+"""Images from which `documents` draws, so that many of them occur several times."""
 
 SHARD = 8
 COUNTS = {"train": 44, "heldout": 10}
@@ -60,7 +60,7 @@ class Means:
 
 
 def documents(split):
-    """Yield documents of 0 to 3 images, in an order that depends on the split."""
+    """Yield documents of 0 to 3 images of `POOL`, drawn with an RNG seed for each split."""
     draws = np.random.default_rng(list(split.encode()))
     for n in range(COUNTS[split]):
         images = [Image(POOL[draws.integers(len(POOL))]) for _ in range(n % 4)]
@@ -239,7 +239,7 @@ class Pod:
         self._gathered[jax.process_index()] = values
         self._barrier.wait()
         merged = self._gathered[0] | self._gathered[1]
-        self._barrier.wait()  # No process overwrites its values before the other one has read them.
+        self._barrier.wait()  # Both processes have read the values before one writes new values.
         return merged
 
     def run(self, call):
@@ -330,7 +330,9 @@ def test_cache_is_bounded_and_does_not_change_results(monkeypatch, remembered):
     monkeypatch.setattr(encode_latents, "CACHE_SIZE", remembered)
     bounded = Means(last_bits=False)
     actual, most = encode_in_groups(CachingEncoder(bounded, PIXELS))
-    assert most <= max(remembered, 6)  # Three documents have at most six images.
+    assert most <= max(
+        remembered, 6
+    )  # `BATCH` is 3, and three successive documents have at most six.
     assert len(bounded.encoded_images()) > len(POOL)
     for actual_document, expected_document in zip(actual, expected, strict=True):
         assert actual_document.text() == expected_document.text()
@@ -353,7 +355,7 @@ def free_port():
 
 
 def test_two_real_processes_write_the_files_of_one(tmp_path):
-    """Run jax.distributed locally: files equal those of one process, and each has one writer."""
+    """Run two processes with jax.distributed: they write the same files as a single process."""
 
     def run_processes(count, folder):
         port = free_port()
@@ -365,9 +367,8 @@ def test_two_real_processes_write_the_files_of_one(tmp_path):
         ]
         outputs = [process.communicate(timeout=240)[0].splitlines() for process in processes]
         assert [process.returncode for process in processes] == [0] * count
-        return [
-            lines[-1].split() for lines in outputs
-        ]  # the lines before it are messages of the collectives
+        # Messages of the collectives come before the last line.
+        return [lines[-1].split() for lines in outputs]
 
     (alone,) = run_processes(1, tmp_path / "one")
     together = run_processes(2, tmp_path / "two")

@@ -106,7 +106,7 @@ def test_mean_and_std_equal_numpy(folder):
     np.testing.assert_allclose(index.deviation, all_latents.std(axis=0), rtol=1e-10)
     assert index.documents == counts
     assert latents.all_complete(folder, index)
-    # The index round-trips.
+    # Reading the JSON file gives an equal index.
     assert latents.read_index(folder / latents.INDEX_FILE, FINGERPRINT) == index
     copy = folder / "copy.json"
     copy.write_text(index.to_json())
@@ -214,11 +214,12 @@ def test_only_encoded_images_are_stored(folder, part):
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("where", ["documents", "list"])
 def test_damaged_shard_is_named(folder, where):
-    """Damage bytes without changing the size, so that only reading detects it."""
+    """Overwrite bytes without changing the file size, so that only reading shows the damage."""
     write_shards(folder, "train", documents(12))
     shard = latents.list_shards(folder, "train", 12)[1]
     content = bytearray(shard.path.read_bytes())
-    # A file begins with the documents; in such a small file, their list starts at the middle.
+    # An array_record file has the documents first. In a file this small, the list of their
+    # positions starts at the middle.
     first = {"documents": 200, "list": len(content) // 2}[where]
     content[first : first + 200] = bytes(200)
     shard.path.write_bytes(bytes(content))

@@ -104,7 +104,7 @@ def test_batches_depend_on_the_seed():
 
 
 def iter_contents(source, seed=0):
-    """Yield the contents of all packed documents, row by row."""
+    """Yield the content of each packed document, row by row, without an end."""
     for batch in iter(make_batches(source, seed=seed)):
         yield from (content(row) for row in iter_documents(jax.tree.map(np.asarray, batch)))
 
@@ -146,7 +146,7 @@ def test_iterator_resume(workers):
     fresh = iter(make_batches(num_workers=workers))
     fresh.set_state(state)
     assert_same(take(fresh, 3), expected)
-    # The test is not trivial: batches differ.
+    # If all batches were equal, the test would pass without resuming.
     assert any(np.any(x.ids != y.ids) for x, y in itertools.pairwise(expected))
     for opened in (iterator, fresh):
         opened.close()

@@ -41,7 +41,7 @@ def test_killed_preparation_is_repeated(tmp_path, monkeypatch):
         patch.setattr(digits.Digits, "_generate_examples", yield_then_interrupt)
         with pytest.raises(KeyboardInterrupt):
             sources.open_dataset("digits", tmp_path, "train")
-    # SIGKILL leaves a temporary folder behind.
+    # If SIGKILL ends a preparation, its temporary folder remains.
     (folder,) = (tmp_path / "digits").iterdir()
     (folder / "incomplete.ABCDEF_1.0.0").mkdir()
     assert len(sources.open_dataset("digits", tmp_path, "train")) > 1400

@@ -104,7 +104,7 @@ def test_wrong_file_is_reported(tmp_path, content):
 
 
 def test_long_texts_are_used_in_training():
-    """Check texts of more than 4,192 bytes, which SentencePiece skips."""
+    """Check texts of more than 4,192 bytes, which SentencePiece skips unless they are split."""
     text = " ".join(["zebra", "xylophone"] * 1000)
     tokenizer = vocab.train_sentencepiece([text, "a"], 60)
     assert len(tokenizer.encode("zebra xylophone")) < 5
@@ -129,7 +129,7 @@ KEPT_TEXTS = [
     "ﬁne ﬂour Ａ１ ｶﾅ ℌ",  # ligatures, full-width and half-width forms
     "👩‍👩‍👧 ❤️ 🏳️‍🌈",  # zero-width joiners and variation selectors
     "é e\u0301 ﷽ ﷺ",  # composed, decomposed, and Arabic ligatures
-    "▁▂▃▄▅▆▇█ a▁b",  # U+2581 and U+2585, which SentencePiece uses itself
+    "▁▂▃▄▅▆▇█ a▁b",  # U+2581 and U+2585, which SentencePiece reserves
     "a <unk> b <0x41> <s></s> <pad>",
     "only <unk> here",
     "zero\u200bwidth \ufeffmark soft\u00adhyphen \ufffd",
@@ -196,7 +196,7 @@ def test_too_many_characters_for_a_small_vocabulary_is_an_error(size):
     with pytest.raises(errors.UserError) as error:
         vocab.train_sentencepiece(["".join(CHARACTERS)], size)
     assert f"data.vocab_size={size}" in str(error.value)
-    assert "3,001 characters" in str(error.value)
+    assert "3,001 different characters" in str(error.value)
     assert "2,048" in str(error.value)
     assert "sentencepiece" not in str(error.value).lower()
 

@@ -30,7 +30,7 @@ _CAPTION_NUMBER = re.compile(rf"((?:{_ENDINGS}))#\d+\s*", re.IGNORECASE)
 
 
 def find_delimiter(line: str) -> str:
-    """Return the delimiter if the line names an image and then has a caption, otherwise ""."""
+    """Return the delimiter of a line with an image file and its caption; "" for other lines."""
     found = _NAME_FIRST.match(line[:_MAX_LINE_BYTES])
     if found is None or found["rest"].lower().endswith(image_decode.EXTENSIONS):
         return ""
@@ -56,7 +56,7 @@ def find_lists(folder: SandboxedFolder, names: Sequence[str]) -> list[str]:
 
 
 def iter_rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    """Yield the cells of each line of a list: the image without the caption's number, and the rest.
+    """Yield the cells of each line of a list; `#0` is removed from the name of the image.
 
     Raises:
         csv.Error: a line is malformed.
@@ -76,7 +76,7 @@ def iter_rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
 
 
 def name_columns(count: int) -> list[str]:
-    """Return the names of the columns of a list: the image, its caption, and numbers."""
+    """Return `count` names of columns: "image", "caption", "column 3", "column 4" and so on."""
     return ["image", "caption", *(f"column {number}" for number in range(3, count + 1))][:count]
 
 

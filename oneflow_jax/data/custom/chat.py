@@ -1,4 +1,4 @@
-"""Parsing of conversations with images: LLaVA's `conversations`, `messages`, and typed parts."""
+"""Parsing of conversations with images, such as LLaVA's `conversations` and OpenAI's `messages`."""
 
 import itertools
 import re
@@ -69,12 +69,12 @@ def parse_dialogs(dialogs: Sequence[Mapping[str, Any]], images: Sequence[Any]) -
 
 
 def parse_item(item: object, waiting: Iterator[Any] | None) -> list[Part]:
-    """Return the parts of an item whose "type" is text or image; return [] for any other value.
+    """Return the parts of a mapping whose "type" is text or image, and [] for any other value.
 
     Args:
         item: the value.
-        waiting: images that replace, in order, the placeholders in texts and the image items
-            without an image. With None, the placeholders stay in the texts.
+        waiting: images for the placeholders in texts and for image items that hold no image; each
+            takes the next one. With None, the placeholders stay in the texts.
     """
     if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
         return []

@@ -13,7 +13,7 @@ from oneflow_jax.data.custom.reader import RawDocument, Settings, WorkUnit
 
 EXTENSIONS = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
-"""Possible separators of columns; the reader uses the one that is most frequent in the header."""
+"""Possible separators of columns; the reader uses the most frequent one in the first line."""
 
 MAX_CELL_CHARACTERS = 64 * 2**20
 
@@ -28,7 +28,7 @@ class CsvReader:
         if not files:
             raise errors.UserError(
                 f"source.path={settings.path}: no {' or '.join(EXTENSIONS)} file and no list of "
-                "captions found"
+                "captions found. Give a folder with one, or change source.format or source.glob."
             )
         return [WorkUnit((name,)) for name in files]
 
@@ -64,7 +64,7 @@ def _open_table(
     file: Any,  # noqa: ANN401 - a file
     name: str,
 ) -> tuple[list[str], Iterator[list[str]]]:
-    """Return the names of the columns and an iterator over the rows after the header, if any.
+    """Return the names of the columns, and an iterator over the rows without the header.
 
     Raises:
         DataError: the header is malformed.

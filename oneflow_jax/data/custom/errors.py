@@ -6,21 +6,21 @@ and counts it.
 
 DROP_REASONS = {
     # Reasons to drop a document.
-    "malformed line": "not JSON, nested too deeply, or a row that does not match its header",
+    "malformed line": "not JSON, nested too deeply, or a row with too many or too few cells",
     "unknown layout": "valid JSON, but none of the layouts in docs/own_data.md",
     "line too long": "more than 64 MiB in one line",
     "unreadable file": "an archive, a table, a page or another file that cannot be read to its end",
-    "empty document": "neither text nor an image",
+    "empty document": "the document has neither text nor an image",
     "no picture left": "all images of the document were dropped",
-    "the reader died": "the process that read the document crashed twice",
-    "the reader hung": "reading took longer than source.read_timeout seconds",
+    "the reader died": "the process that prepared the document crashed twice",
+    "the reader hung": "reading took longer than source.read_timeout seconds, twice",
     "unexpected error": "an error that the reader does not handle; please report it",
     # Reasons to drop an image.
     "outside the folder": "an absolute path, or a path that leaves the folder through .. or a link",
     "address, not a file": "a URL (http: or similar); nothing is ever downloaded",
     "missing file": "the file does not exist",
     "not a file": "a folder, a pipe, a socket or a device",
-    "bad path": "not a string, empty, too long, or with a NUL character",
+    "bad path": "a path that is not a string, is empty or too long, or has a NUL character",
     "empty picture": "a file of 0 bytes, or an image of height or width 0",
     "too large": "more than 256 MiB (a page: 16 MiB), or more than source.max_megapixels",
     "not a picture": "not an image of a supported format, regardless of its extension",

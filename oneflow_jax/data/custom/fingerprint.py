@@ -40,7 +40,7 @@ class SourceFiles:
     """The current files of a source. Each file is inspected and hashed at most once."""
 
     def __init__(self, folder: SandboxedFolder, known: Iterable[Records] = ()) -> None:
-        """Initialize without reading. Hashes in `known` are reused for files with equal `stat`."""
+        """Initialize without reading. A file with the same `stat` in `known` is not hashed."""
         self._folder = folder
         self._known = {
             (name, record.stat): record.digest
@@ -129,12 +129,12 @@ def hash_source(settings: Settings, units: Sequence[WorkUnit], records: Records)
 
 
 def make_portable(settings: Settings) -> Settings:
-    """Return the settings with a constant in place of the path of the data."""
+    """Replace the path in the settings by a constant, since equal data may be in another folder."""
     return dataclasses.replace(settings, path="any")
 
 
 def save(folder: pathlib.Path, fingerprint: str, records: Records) -> None:
-    """Write the fingerprint of prepared data and the records of its files."""
+    """Write the fingerprint of prepared data and the records of its source files to `folder`."""
     files = {name: [record.digest, record.stat] for name, record in sorted(records.items())}
     manifest.write_json(folder / manifest.FILES_FILE, {"fingerprint": fingerprint, "files": files})
 

@@ -65,8 +65,8 @@ def detect_format(settings: Settings) -> str:
     """Return `settings.format`. If this is "auto", detect the format from the file names.
 
     Raises:
-        UserError: the path does not exist, or it has no files of a known format, or files of
-            several formats.
+        UserError: `settings.format` is unknown, the path does not exist, its files have no known
+            format or several formats, or it holds several revisions of a data set.
     """
     errors.check_one_of("source.format", settings.format, ("auto", *READERS))
     if settings.format != "auto":
@@ -120,8 +120,8 @@ def _count_formats(settings: Settings) -> Mapping[str, int]:
     """Count the files of each format in which the folder can be read.
 
     Readme and license files do not count. CSV and JSON files and lists of captions count only if
-    the folder has no file of another format, and fewer than half of the images have a text file of
-    the same name.
+    the folder has no file of another format, and fewer than half of the images have a text or JSON
+    file of the same name.
     """
     # The empty extension matches all files of a folder, and also a single file.
     names = [name for name in settings.list_files(("",)) if not pairs.is_about_the_data(name)]

@@ -18,8 +18,8 @@ _MAX_CHARACTERS = 64 * 2**10
 def split(page: str) -> tuple[dict[str, Any], str]:
     """Return the fields of a page's front matter, and the page without it.
 
-    Only texts, and lists of texts, keep their values. All other values become None. A page whose
-    block has no fields, such as one that begins with a line, is returned whole.
+    Only texts, and lists of texts, keep their values. All other values become None. A page that
+    begins with `---` but has no fields after it, such as a horizontal rule, is returned whole.
     """
     block = _BLOCK.match(page)
     if block is None or len(block["fields"]) > _MAX_CHARACTERS:

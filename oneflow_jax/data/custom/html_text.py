@@ -37,7 +37,7 @@ INLINE_ELEMENTS = frozenset(
 """Elements that do not separate words."""
 
 MAX_DEPTH = 512
-"""Maximum nesting depth; deeper elements are not tracked."""
+"""Maximum nesting depth; deeper elements do not begin a skipped or main region."""
 
 HtmlPart = tuple[str, str]
 """("text", words) or ("image", address)."""
@@ -48,7 +48,7 @@ class _PageParser(html.parser.HTMLParser):
         super().__init__(convert_charrefs=True)
         self.all_parts: list[HtmlPart] = []
         self.main_parts: list[HtmlPart] = []
-        self._open_elements: list[tuple[str, str]] = []  # (element, region that it begins)
+        self._open_elements: list[tuple[str, str]] = []  # (element, "skip", "main" or "")
         self._skip_depth = self._main_depth = 0
         self._text_buffer: list[str] = []
 
@@ -131,7 +131,7 @@ def extract_parts(page: str) -> list[HtmlPart]:
     """Return the texts and image addresses of a page.
 
     If the page has a `<main>`, an `<article>` or an element with role main, only the content of
-    this element is returned. Scripts, navigation and other `SKIP_ELEMENTS` are never returned.
+    such elements is returned. Scripts, navigation and other `SKIP_ELEMENTS` are never returned.
     """
     reader = _PageParser()
     reader.feed(page)

@@ -29,7 +29,7 @@ EXTENSIONS = tuple(
     for endings in (*FORMATS.values(), *unread_formats.EXTENSIONS.values())
     for ending in endings
 )
-"""Extensions of images, including formats that are not supported, so that none is overlooked."""
+"""Extensions of all image files. Those of unsupported formats are included, to be reported."""
 
 _DEEP_MODES = ("I", "F")
 
@@ -43,10 +43,11 @@ def decode_image(
         data: content of the file.
         name: name of the file, for its extension.
         pixels: height and width of the result. The aspect ratio is kept, and the margins are white.
-        max_megapixels: maximum size; a larger image is rejected before it is decoded.
+        max_megapixels: maximum size in megapixels; a larger image is rejected before decoding.
 
     Raises:
-        DataError: the file is damaged or too large, or its format is not one of `FORMATS`.
+        DataError: the file is empty, damaged or too large, its format is not one of `FORMATS`, or
+            its colors cannot be converted.
     """
     if not data:
         raise DataError("empty picture")
@@ -98,16 +99,16 @@ def _decode(
         if picture.has_transparency_data:
             repairs.add("transparency")
         if image_format == "JPEG":
-            # Decode at a smaller size, but at least at twice the size of the result.
+            # To save time, decode at a smaller size, but at least at twice the size of the result.
             picture.draft(None, (2 * pixels, 2 * pixels))
         return image_io.to_square(picture, pixels), repairs
 
 
 def _check_camera(picture: PIL.Image.Image, name: str) -> None:
-    """Check that a TIFF file is not of a camera, since Pillow would read only its thumbnail.
+    """Check that a TIFF file is not a camera's raw file: Pillow would read only its thumbnail.
 
     Raises:
-        DataError: the file is in a format of cameras.
+        DataError: the file is a raw file of a camera.
     """
     tags = getattr(picture, "tag_v2", {})
     raw = name.lower().endswith(unread_formats.EXTENSIONS["camera raw"])

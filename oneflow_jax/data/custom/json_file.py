@@ -4,7 +4,7 @@
 {"images": [...], "annotations": [{"image_id": 7, "caption": "a cat"}]}     COCO captions
 {"images": [{"filename": ..., "sentences": [{"raw": "a cat"}]}]}       Karpathy's splits
 {"data": [...]}                             records under the only key that has a list of objects
-{"cat.png": "a cat"}                        captions, or their fields, by file name
+{"cat.png": "a cat"}                        a caption, captions or fields by image file
 """
 
 import json
@@ -33,7 +33,7 @@ from oneflow_jax.data.custom.reader import (
 EXTENSIONS = (".json",)
 
 _COCO_SPLIT = re.compile(r"(?:train|val|test)\d{4}")
-"""Part of a COCO file's name that is also the name of the folder of its images."""
+"""Part of a COCO file's name, such as "val2017"; the folder of its images has this name."""
 
 _ONE_RECORD = ("document", "text_list", *chat.FIELDS)
 """Keys that mark a file as a single record."""
@@ -109,7 +109,7 @@ def _list_records(name: str, data: Any) -> Records:  # noqa: ANN401 - any JSON v
 
 
 def _name_image(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
-    """Return the record of an image and its caption, its list of captions, or its fields."""
+    """Return the record of an image; `value` is its caption, its captions, or its other fields."""
     if isinstance(value, Mapping):
         return {"image": name} | {key: each for key, each in value.items() if key != "image"}
     return {"image": name, "captions" if isinstance(value, list) else "caption": value}
@@ -122,7 +122,7 @@ def _is_list_of_objects(value: object) -> bool:
 def _join_coco(
     images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
 ) -> Records:
-    """Return a record for each image, with its captions in the order of their annotations."""
+    """Return a record for each image, with its captions in order, and the keys not used."""
     captions: dict[str, list[Any]] = {}
     unused = {
         f"annotations[].{key}": None

@@ -6,7 +6,7 @@ from typing import Any
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_LISTED = 8
-"""Maximum number of names in a notice."""
+"""Maximum number of fields, or of kinds of files, that a notice lists."""
 
 MAJORITY = 0.5
 """A notice appears if more than this fraction of the texts or documents is too long."""
@@ -15,11 +15,12 @@ _ADDRESS_NAMES = ("url", "urls", "image_url", "image_urls", "img_url", "coco_url
 
 
 def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str]:
-    """Return notices about unusual properties of the data. Each has one sentence or more.
+    """Return notices about unusual properties of the data; each is one or more sentences.
 
     Args:
         stats: statistics of the prepared data.
-        slot_usage: result of `summary.summarize_slots`.
+        slot_usage: result of `summary.summarize_slots`, with the result of
+            `overflow.measure_texts` under the key "texts".
     """
     sentences = [
         _describe_contents(stats),
@@ -46,7 +47,7 @@ def _describe_contents(stats: DatasetStats) -> str:
             " The data gives images as URLs, and nothing is downloaded. Download the images first."
         )
     return sentence + (
-        " If other fields hold the missing part, set source.columns or source.format."
+        " If other fields hold the missing text or images, set source.columns or source.format."
     )
 
 
@@ -77,7 +78,7 @@ def _describe_documents(slot_usage: Mapping[str, Any]) -> str:
 
 
 def describe_unread(stats: DatasetStats) -> str:
-    """Return a notice about images of formats that are not read, and otherwise ""."""
+    """Return a notice if the data has images in formats that are not read, and otherwise ""."""
     count = stats.lost["unread format"]
     if not count:
         return ""

@@ -35,7 +35,7 @@ EXTENSIONS = (*image_decode.EXTENSIONS, *TEXT_EXTENSIONS, JSON_EXTENSION)
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpg", "jpeg", "png", "JPEGImages")
 TEXT_FOLDERS = ("texts", "text", "txt", "captions", "caption", "prompts", "descriptions")
-"""Names of sibling folders whose files are grouped by name if one has images and one has texts."""
+"""Names of sibling folders. `images/a.png` and `texts/a.txt`, for example, form a group."""
 
 _KNOWN_FOLDERS = {name.lower() for name in (*IMAGE_FOLDERS, *TEXT_FOLDERS)}
 
@@ -76,8 +76,8 @@ class GroupMember:
 def group_names(names: Sequence[str]) -> dict[str, list[str]]:
     """Group the names of files by the key of their document.
 
-    A file that belongs to no group has a key of its own. Keys are in the order of their first file,
-    and the names of a group are sorted.
+    A file that no other file belongs to has a key of its own. Keys are in the order of their first
+    file, and the names of a group are sorted.
     """
     images = {_stem(name): name for name in names if _has_ending(name, image_decode.EXTENSIONS)}
     of_texts = {
@@ -210,7 +210,8 @@ def _read_record(
 ) -> RawDocument | None:
     """Build a document from a JSON file and the images of its group.
 
-    Return None if the JSON file has no known layout, or if `place` is None (no text is wanted).
+    `place` is the result of `_text_place`. Return None if the JSON file has no known layout, or if
+    `place` is None, because then `source.columns` names no text.
     """
 
     def locate(name: object) -> RawImage | DataError:

@@ -15,7 +15,7 @@ ARROW_EXTENSIONS = (".arrow",)
 EXTENSIONS = (".parquet", *ARROW_EXTENSIONS)
 
 _STRUCT_COLUMNS = (*chat.FIELDS, "document", "texts", "text_list", "image_info", "sentences")
-"""Names of the struct columns that the reader uses."""
+"""Names of columns that the reader uses although their structs have no `bytes` or `path`."""
 
 ROWS_PER_BATCH = 32  # number of rows that are read from a file at a time
 

@@ -52,10 +52,10 @@ def parse_config(source_config: Mapping[str, object]) -> Settings:
 
 
 def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
-    """Bring the prepared data up to date, and open one split.
+    """Prepare what has changed in the source, and open one split of the prepared data.
 
     Raises:
-        UserError: the data do not exist, or no usable document is left.
+        UserError: as in `prepare`, or the split does not exist.
     """
     return open_folder(prepare(settings, data_dir, num_workers), split)
 
@@ -73,7 +73,7 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
 
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
-    """Return the entry of a source in the folder of prepared data; make its path absolute."""
+    """Return the entry of a source in the folder of prepared data, with an absolute path."""
     path = pathlib.Path(settings.path).expanduser()
     if settings.format != "tfds" or path.exists():  # A TFDS path may be the name of a data set.
         path = path.resolve()
@@ -100,7 +100,7 @@ def prepare(
         command: command that starts a worker process.
 
     Raises:
-        UserError: the data do not exist, no usable document is left, or files keep changing.
+        UserError: the data do not exist, a split has no documents, or files keep changing.
     """
     check_at_least("data.num_prepare_workers", num_workers, 1)
     entry = open_entry(settings, data_dir)
@@ -109,7 +109,11 @@ def prepare(
         try:
             return _update(entry, num_workers, command)
         except SourceChanged as error:
-            logging.warning("source.path=%s: %s changes; reading it again.", settings.path, error)
+            logging.warning(
+                "source.path=%s: the file %s changed while it was read. Reading the source again.",
+                settings.path,
+                error,
+            )
     raise UserError(
         f"source.path={settings.path}: files change while they are read. Run the same command "
         "again when no program writes to the files any more."
@@ -117,10 +121,10 @@ def prepare(
 
 
 def _mark(entry: store.SourceEntry) -> None:
-    """Mark the folder of prepared data sets, so that a source around it does not read it.
+    """Mark `data.dir`, so that it is skipped when a source contains it.
 
     Raises:
-        UserError: it is the folder of the source.
+        UserError: `data.dir` is the folder of the source.
     """
     folder = entry.root.parent
     if folder.resolve() == pathlib.Path(entry.settings.path):
@@ -263,7 +267,9 @@ def _run_workers(
     ]
     count = len(manifest.units)
     if len(missing) < count:
-        logging.info("%d of %d units are already prepared.", count - len(missing), count)
+        logging.info(
+            "%d of %d units are already prepared, and are reused.", count - len(missing), count
+        )
     progress = metric_writer.ProgressBar("preparing", count, count - len(missing), unit="unit")
     num_kept, num_dropped, last_report_time = 0, 0, time.monotonic()
     with worker_pool.WorkerPool(manifest, num_workers, (lock_fd,), command) as pool:

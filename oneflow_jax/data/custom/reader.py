@@ -69,7 +69,10 @@ class Settings:
         return SandboxedFolder.from_path(path)
 
     def list_files(self, extensions: Sequence[str]) -> list[str]:
-        """List relative paths of the files with these extensions. If `path` is a file, list it."""
+        """List relative paths of files with these extensions that match `glob`.
+
+        If `path` is a file, return only this file, with any extension.
+        """
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             return [path.name]
@@ -79,13 +82,14 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class WorkUnit:
-    """Part of the data that one process prepares at a time: several files, or a range of one file.
+    """Part of the data that one process prepares at a time: files, or a range of their content.
 
     If a process is killed, only the work on its current unit is lost.
 
     Attributes:
         files: relative paths of the files.
-        start, stop: range within a single file, in bytes or examples, depending on the reader.
+        start, stop: range in bytes of one file, or in examples of a TFDS data set; 0 and 0 if the
+            unit is its whole files.
     """
 
     files: tuple[str, ...]
@@ -165,7 +169,10 @@ def list_file_units(settings: Settings, extensions: Sequence[str]) -> list[WorkU
     files = settings.list_files(extensions)
     if not files:
         names = " or ".join(extensions)
-        raise errors.UserError(f"source.path={settings.path}: no {names} file found")
+        raise errors.UserError(
+            f"source.path={settings.path}: no {names} file found. Give a folder that has one, or "
+            "change source.format or source.glob."
+        )
     return [WorkUnit((name,)) for name in files]
 
 

@@ -2,7 +2,7 @@
 
 A record can have one of these layouts:
 
-{"document": [{"text": "a cat"}, {"image": "cat.png"}]}                                  ours
+{"document": [{"text": "a cat"}, {"image": "cat.png"}]}                           oneflow_jax
 {"text_list": [...], "image_info": [{"image_name": ..., "matched_text_index": ...}]}     MMC4
 {"texts": ["a cat", null], "images": [null, "cat.png"]}                               OBELICS
 {"conversations": [{"value": "<image> What is it?"}], "image": "cat.png"}      LLaVA; messages
@@ -22,10 +22,7 @@ TEXT_FIELDS = (
     ("comment",),  # Flickr30k
     *(("question", "answer"), ("question", "answers"), ("question",)),
 )
-"""Names of text fields. The first field with a value is used.
-
-The fields in one tuple belong together.
-"""
+"""Names of text fields, in order of precedence. Fields in one tuple are used together."""
 
 _KNOWN_TEXT = {name for group in TEXT_FIELDS for name in group}
 
@@ -42,7 +39,7 @@ FILE_FIELDS = (
 )
 """Names of fields that are used as images if a record has none of `IMAGE_FIELDS`.
 
-Such a field is used only if its value can be an image.
+Such a field is used only if its value is bytes, a data URI or the name of an image file.
 """
 
 _AFFIXED_IMAGE = re.compile(r"(?:\w+_)?(?:image|img|picture|photo|file_?names?)(?:_?\d+)?")
@@ -82,8 +79,8 @@ def parse(
     Args:
         data: a mapping of fields, or a list of parts.
         columns: fields to use, in reading order. With (), fields are chosen by name.
-        is_row: whether the record is a row of a table with typed columns. In such a record, images
-            come first. If no column has a known name, all text columns are used.
+        is_row: whether the record is a row of a table with typed columns. Then images come before
+            texts, and all text columns are used if none has a known name.
 
     Raises:
         KeyError: no field is recognized as text or image.
@@ -260,7 +257,7 @@ def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str
 
 
 def _parse_mmc4(texts: list[Any], images: list[Any]) -> tuple[list[chat.Part], list[str]]:
-    """Parse the MMC4 layout. Each image comes before the sentence with which it is matched."""
+    """Parse the MMC4 layout: each image comes before the text at its `matched_text_index`."""
     before: dict[int, list[Any]] = {}
     unused: dict[str, None] = {}
     for image in images:

@@ -18,7 +18,8 @@ def make_document(
 ) -> RawDocument:
     """Convert a record to a document.
 
-    If the record has neither text nor an image, the error of the document is "unknown layout".
+    If the record has neither text nor an image, the returned document has the error "unknown
+    layout".
 
     Args:
         location: where the record comes from, for messages.

@@ -16,7 +16,7 @@ _Donor = tuple[Manifest, int, Mapping[str, FileRecord]]
 
 
 def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceFiles) -> bool:
-    """Return whether prepared data is complete and was made from these units and files."""
+    """Return whether prepared data is complete, has these units, and its source is unchanged."""
     return (
         tuple(units) == prepared.plan.units
         and all(
@@ -28,7 +28,7 @@ def is_current(prepared: PreparedData, units: Sequence[WorkUnit], files: SourceF
 
 
 def refresh_records(prepared: PreparedData, files: SourceFiles) -> None:
-    """Store the new times of touched files, so that later runs need not hash these files again."""
+    """Store the new times of files with the same content, so that later runs need not hash them."""
     if any(files.stat(name) != record.stat for name, record in prepared.records.items()):
         with contextlib.suppress(OSError):  # Data that another user prepared may be read-only.
             fingerprint.save(prepared.folder, prepared.fingerprint, files.record(prepared.records))

@@ -26,7 +26,7 @@ _FILES_OF_OWN_FOLDERS = (
     ("config.json", "tokenizer.model", ".lock"),
     ("config.json", "tokenizer.model", "weights.safetensors"),
 )
-"""Files of runs that earlier versions wrote, and of exports."""
+"""Files that mark a folder as a run of an earlier version (first), or as an export (second)."""
 
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
 
@@ -43,7 +43,7 @@ _READS: contextvars.ContextVar[dict[str, FileStat | None] | None] = contextvars.
 
 @contextlib.contextmanager
 def record_reads() -> Iterator[dict[str, FileStat | None]]:
-    """Record the relative paths that any `SandboxedFolder` resolves in a `with` block.
+    """Record all relative paths that a `SandboxedFolder` resolves within a `with` block.
 
     Yields:
         A dict from each path to the result of `SandboxedFolder.stat` at that time.
@@ -82,7 +82,8 @@ class SandboxedFolder:
     def list_files(self, extensions: Sequence[str]) -> list[str]:
         """List relative paths of the regular files with one of the extensions, sorted.
 
-        Hidden files and folders are skipped, and links to folders are not followed.
+        Hidden files, hidden folders and folders that this program wrote are skipped, and links to
+        folders are not followed.
         """
         endings = tuple(extensions)
         return sorted(
@@ -92,7 +93,8 @@ class SandboxedFolder:
     def walk(self) -> Iterator[tuple[str, str]]:
         """Yield the relative path of each file and the reason why it cannot be read, if any.
 
-        A hidden folder is one entry, and so are a link to a folder and a folder of this program.
+        A hidden folder, a link to a folder, and a folder that this program wrote are one entry
+        each, without their content.
         """
         for folder, folders, names in os.walk(self.root, followlinks=False):
             base = os.path.relpath(folder, self.root)
@@ -220,7 +222,7 @@ class SandboxedFolder:
 
 
 def _is_marked(folder: str) -> bool:
-    """Return whether a folder is of this program: a run, an export, samples or prepared data."""
+    """Return whether this program wrote a folder: a run, an export, samples or prepared data."""
     return any(
         all(os.path.lexists(os.path.join(folder, name)) for name in names)
         for names in ((storage.MARKER,), *_FILES_OF_OWN_FOLDERS)

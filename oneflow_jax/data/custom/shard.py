@@ -29,7 +29,7 @@ def write_shard(
     stop: tuple[int, str],
     report: ReportProgress,
 ) -> None:
-    """Write the documents of a unit, and then its marker file with statistics.
+    """Write the documents of a unit, and then the file that marks the unit as complete.
 
     Args:
         manifest: manifest of the data.
@@ -73,7 +73,7 @@ def _read_documents(
     stop: tuple[int, str],
     report: ReportProgress,
 ) -> Iterator[RawDocument]:
-    """Yield the documents of a unit. An exception becomes a document with an error."""
+    """Yield the documents of a unit. If the reader raises an exception, the last has an error."""
     unit = manifest.units[number]
     reading = iter(formats.get_reader(manifest.settings.format).read(manifest.settings, unit))
     for place in itertools.count():
@@ -97,7 +97,10 @@ def _read_documents(
 
 
 def clean_document(raw: RawDocument, settings: Settings, stats: DatasetStats) -> Document | None:
-    """Clean the parts of a document; return None if no usable part is left."""
+    """Clean the parts of a document, and count dropped and repaired parts in `stats`.
+
+    Return None if the document has an error, has lost all its images, or has no parts left.
+    """
     if raw.error is not None:
         stats.add_dropped(raw.error, raw.location)
         return None
@@ -138,9 +141,9 @@ def _clean_part(
 def assign_split(document: Document, heldout_fraction: float) -> str:
     """Return the split of a document, which depends only on its content.
 
-    Documents with the same images share a split, also if their texts differ: an image with several
-    captions in the data would otherwise be in both splits. Images of one color do not count.
-    Without other images, documents with the same content share a split.
+    Documents with the same images share a split, even if their texts differ: an image with several
+    captions in the data would otherwise be in both splits. Images of one color are ignored, since
+    unrelated documents may have them. A document without other images is assigned by all its parts.
     """
     images = [
         part

@@ -9,7 +9,7 @@ from oneflow_jax.data.custom.reader import RawDocument, RawImage
 from oneflow_jax.data.document import Document
 
 MAX_EXAMPLES = 5
-"""Maximum number of example locations that are recorded for each reason."""
+"""Maximum number of locations in `places` for each reason."""
 
 MAX_NAMES = 200
 """Maximum number of fields that are counted by name."""
@@ -36,7 +36,7 @@ class DatasetStats:
         dropped: number of documents dropped, by reason.
         lost: number of images and texts dropped from documents, by reason.
         repaired: number of images and texts repaired, by kind of repair.
-        places: locations of the first occurrences of each reason.
+        places: locations of the first examples of each reason, repair and kind of unused file.
         lengths: number of documents by length. Key n counts documents of 2^(n-1) to 2^n - 1 words.
         shown: number of documents by their number of images.
         contents: number of documents by content: "text and image", "only text" or "only images".
@@ -44,7 +44,7 @@ class DatasetStats:
         unused: for each field or column, the number of documents in which it was not used.
         notes: for each choice between fields, the number of documents in which it was made.
         unused_files: number of files that were not read, by extension or by reason.
-        opened: files that documents refer to. This field is empty in statistics of several units.
+        opened: number of references to each image file. `count_unused` clears this field.
     """
 
     documents: collections.Counter[str] = dataclasses.field(default_factory=_empty_counter)
@@ -155,5 +155,5 @@ def _printable(name: str) -> str:
 
 
 def _add_capped(counter: collections.Counter[str], name: str, count: int = 1) -> None:
-    """Count a name. After `MAX_NAMES` different names, all further names share one count."""
+    """Count a name. After `MAX_NAMES` different names, all new names share one count."""
     counter[name if name in counter or len(counter) < MAX_NAMES else OTHER_NAMES] += count

@@ -97,10 +97,7 @@ class SourceEntry:
                 manifest.write_json(self.pointer, values)
 
     def iter_equal(self, detected: Settings) -> Iterator[PreparedData]:
-        """Yield all prepared data with these settings: first the data of this source, then others.
-
-        The path of the source may differ.
-        """
+        """Yield prepared data with these settings and any path, the newest of this source first."""
         last = read_pointer(self.pointer).get("folder")
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
         for folder in sorted(folders, key=lambda folder: folder.name != last):
@@ -115,7 +112,10 @@ class SourceEntry:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[int]:
-        """Lock the source. Processes that inherit the descriptor hold the lock until they end."""
+        """Lock the source, and yield the file descriptor of the lock.
+
+        Processes that inherit the descriptor hold the lock until they end.
+        """
         self.root.parent.mkdir(parents=True, exist_ok=True)
         storage.mark_folder(self.root.parent)
         self.root.mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ def read_pointer(path: pathlib.Path) -> dict[str, Any]:
 
 
 def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.Path]:
-    """List the folders of data that an earlier version prepared, from `path` or from any source."""
+    """List the folders of earlier versions: those of the source `path`, or all if it is None."""
     outdated = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         values = read_pointer(folder / manifest.MANIFEST_FILE)

@@ -10,7 +10,7 @@ from oneflow_jax.data.custom import errors, manifest, prepare
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_MEASURED_DOCUMENTS = 1_000
-"""Maximum number of documents whose texts are measured."""
+"""Maximum number of documents whose texts are measured in tokens."""
 
 
 def summarize_data(
@@ -42,7 +42,7 @@ def summarize_stats(stats: DatasetStats) -> dict[str, Any]:
     counted = stats.to_dict()
     places = counted.pop("places")
     files = counted.pop("unused_files")
-    counted.pop("opened")  # This field is empty in statistics of several units.
+    counted.pop("opened")  # `count_unused` has cleared this field.
     reasons = stats.dropped.keys() | stats.lost.keys() | stats.repaired.keys()
     return {
         **counted,

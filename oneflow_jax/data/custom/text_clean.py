@@ -17,7 +17,10 @@ from oneflow_jax.data.custom.errors import DataError
 
 SECTION_WORDS = 20_000
 SECTION_CHARACTERS = 100_000
-"""Longer texts are split, because each access to a document lays out the whole document."""
+"""A text with more words or characters is split into several documents.
+
+Otherwise each access to a chunk of it would lay out the whole text again.
+"""
 
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """Byte order marks at the start of files in UTF-16, which editors on Windows write."""
@@ -35,7 +38,7 @@ _CONTROL_CHARACTERS = re.compile(
 """Control characters that are not white space, and code points that are not characters."""
 
 _INVISIBLE_CATEGORIES = ("C", "Z")
-"""Unicode categories of control, format, unassigned and separator characters."""
+"""First letters of the Unicode categories of control, unassigned and separator characters."""
 
 _REPLACEMENT_CHARACTER = "\ufffd"
 
@@ -44,7 +47,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
     """Clean a text; return it with the set of its repairs (keys of `REPAIRS`).
 
     Raises:
-        DataError: the value is not a string, or the text has no visible characters.
+        DataError: the value is neither a string nor bytes, or it has no visible characters.
     """
     repairs: set[str] = set()
     if isinstance(text, bytes):

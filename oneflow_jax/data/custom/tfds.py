@@ -1,4 +1,4 @@
-"""Reader of data sets that TFDS has already prepared. The user gives their name or folder.
+"""Reader of a data set that TFDS has already prepared; the user gives its name or its folder.
 
 Features are read in the order of `source.columns`. If `source.columns` is empty, images come first,
 then texts and class names.
@@ -28,7 +28,7 @@ class TfdsReader:
     """Reader of prepared TFDS data sets."""
 
     def list_units(self, settings: Settings) -> list[WorkUnit]:
-        """List units, each of which is a range of examples."""
+        """List units of up to `EXAMPLES_PER_UNIT` successive examples."""
         builder = _open_builder(settings)
         errors.check_one_of("source.split", settings.split, builder.info.splits)
         taken = _select_features(builder, settings)
@@ -78,7 +78,7 @@ def _open_builder(settings: Settings) -> tfds.core.DatasetBuilder:
     path = pathlib.Path(settings.path).expanduser()
     if path.exists():
         try:
-            # TFDS reads a local path such as /gs/x as that of a bucket.
+            # Escape the path: TFDS would take a local path such as /gs/x for that of a bucket.
             return tfds.builder_from_directory(storage.escape_local(str(path)))
         except (FileNotFoundError, ValueError, OSError) as error:
             raise errors.UserError(

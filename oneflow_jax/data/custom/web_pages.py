@@ -1,7 +1,8 @@
 """Reader of a folder of HTML or Markdown pages with images; each page is one document.
 
-If a page names no image, the images of its name beside it come first: `cat.png` with `cat.md`.
-Fields in the front matter of a Markdown page are text or an image only if the page has none.
+If a page shows no image, image files with its name come before its text: `cat.png` for `cat.md`.
+The front matter of a Markdown page gives its text only if the page has no text, and its image only
+if the page has no image.
 """
 
 import codecs
@@ -91,13 +92,13 @@ class WebPagesReader:
                 AssertionError,
                 ValueError,
                 RecursionError,
-            ) as error:  # The parsers raise these.
+            ) as error:  # The HTML and Markdown parsers raise these.
                 message = f"{type(error).__name__}: {error}"
                 yield RawDocument(name, error=DataError("unreadable file", message))
 
 
 def _find_beside(page: str, images: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the images with the name of a page, from images by their names without extension."""
+    """Return the images with the name of a page. Keys of `images` are names without extension."""
     return sorted(images.get(posixpath.splitext(page)[0], ()))
 
 
@@ -135,7 +136,7 @@ def _make_document(folder: SandboxedFolder, name: str, beside: Sequence[str]) ->
 
 
 def _choose_fields(fields: Mapping[str, Any], folder: SandboxedFolder, page: str) -> list[str]:
-    """Return the fields of front matter that are images in the folder, and then the text."""
+    """Return the fields of front matter that name images in the folder, and then those of text."""
     known = {
         key: value
         for key, value in fields.items()

@@ -42,7 +42,7 @@ class WebDatasetReader:
         return list_file_units(settings, EXTENSIONS)
 
     def read(self, settings: Settings, unit: WorkUnit) -> Iterator[RawDocument]:
-        """Yield one document per group of members. An unreadable member becomes an error."""
+        """Yield one document per group of members. An unreadable member becomes a `DataError`."""
         (name,) = unit.files
         with settings.folder.open(name) as file:
             try:
@@ -147,7 +147,7 @@ def _check_archive_end(tar: tarfile.TarFile, name: str) -> None:
     """Check that the archive really ends here, since tarfile treats a damaged header as the end.
 
     Raises:
-        DataError: the next block is not empty, so its header is damaged.
+        DataError: the next block is not all zeros, so it is a damaged header.
     """
     tar.fileobj.seek(tar.offset)
     block = tar.fileobj.read(_BLOCK_BYTES)

@@ -29,7 +29,7 @@ def main() -> None:
     os.dup2(2, 1)
     plan = manifest.load(pathlib.Path(sys.argv[1]))
     if plan is None:
-        sys.exit(f"{sys.argv[1]}: no plan.json of this version")
+        sys.exit(f"{sys.argv[1]}: plan.json is missing, or another version wrote it")
     for line in sys.stdin:
         task = json.loads(line)
         number = task["unit"]
@@ -39,9 +39,8 @@ def main() -> None:
             shard.write_shard(
                 plan, number, skip, tuple(task["stop"]), lambda *what: _send(messages, *what)
             )
-        except (
-            OSError
-        ) as error:  # The reader handles errors of source files, so this is an error of the disk.
+        except OSError as error:
+            # Readers convert errors of source files to DataError, so this is an error in writing.
             _send(messages, "full", str(error))
         except Exception:
             _send(messages, "failed", traceback.format_exc())

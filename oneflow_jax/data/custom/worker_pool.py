@@ -1,7 +1,7 @@
 """Pool of processes that prepare units of custom data and that may crash or hang on bad data.
 
-A document that crashes its process twice is dropped and reported. The preparation of the unit
-continues with the next document.
+A document that crashes its process twice is dropped and reported. If the process had already read
+the document, the unit continues with the next one. Otherwise the rest of the unit is dropped, too.
 """
 
 import collections
@@ -21,7 +21,7 @@ from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.errors import UserError
 
 MAX_ATTEMPTS = 2
-"""Number of attempts per document. A single crash may be due to a temporary lack of memory."""
+"""Number of attempts per document. A second one helps if memory was short for a moment."""
 
 COMMAND = (sys.executable, "-m", "oneflow_jax.data.custom.worker")
 
@@ -41,7 +41,13 @@ class _Task:
     )
 
     def record_crash(self, stage: tuple[str, int], reason: str) -> None:
-        """Record a crash. After `MAX_ATTEMPTS` crashes at the same stage, skip the document."""
+        """Record a crash. After `MAX_ATTEMPTS` crashes at one stage, drop what cannot be prepared.
+
+        That is one document, or after crashes in reading, the rest of the unit.
+
+        Raises:
+            RuntimeError: the process crashed before it read a document.
+        """
         self.crashes[stage] += 1
         if self.crashes[stage] < MAX_ATTEMPTS:
             return
@@ -102,7 +108,7 @@ class _Worker:
         return [tuple(json.loads(line)) for line in lines]
 
     def has_timed_out(self) -> bool:
-        """Return whether the last message of the process is older than its timeout."""
+        """Return whether the process has sent no message for longer than its time limit."""
         allowed = self._manifest.settings.read_timeout + (
             _STARTUP_GRACE_S if self.stage[0] == "start" else 0
         )

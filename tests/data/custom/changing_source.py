@@ -1,4 +1,4 @@
-"""A folder of small custom data that is edited at random, and the documents that it holds."""
+"""A source folder that tests edit at random, and the documents that it should contain."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from oneflow_jax.data.custom import shard
 from tests.data.custom import examples
 
 NUM_ARCHIVES = 3
-"""Number of files that hold all documents, in formats whose files hold images."""
+"""Number of files among which a format of `ARCHIVES` divides all documents."""
 
 
 def _make_jsonl(records):
@@ -85,7 +85,7 @@ def prepare_here(plan, num_workers, lock_fd, command):
 
 
 class ChangingSource:
-    """A folder of documents in one of `LAYOUTS`; each has a text and mostly a one-color image.
+    """A folder of documents in one of `LAYOUTS`: a text, and mostly an image of one color.
 
     Images are files `key.png`, and texts are files `key.txt`, pages `key.md`, or records of one
     file. The files of `ARCHIVES` hold both.
@@ -108,7 +108,7 @@ class ChangingSource:
         return "parquet" if self.layout == "arrow" else self.layout
 
     def expected(self):
-        """Return what the folder holds: sorted pairs of color or None, and text."""
+        """Return sorted pairs (color, text) of all documents; -1 is the color without an image."""
         return sorted(
             (self.colors.get(key, (-1, -1, -1)), text) for key, text in self.texts.items()
         )
@@ -136,7 +136,7 @@ class ChangingSource:
             self._write(key)
 
     def change_image_in_hiding(self):
-        """Change an image, but not the size and the modification time of its file."""
+        """Change an image, but keep the size and the modification time of its file."""
         key = self._pick(self.colors)
         path = self._image_file(key)
         before = path.stat()
@@ -199,7 +199,7 @@ class ChangingSource:
                 self.colors[one], self.colors[two] = self.colors[two], self.colors[one]
 
     def replace(self):
-        """Replace a file with an image by a new file of the same modification time."""
+        """Write a new image to a new file of the same name and modification time."""
         key = self._pick(self.colors)
         path = self._image_file(key)
         before = path.stat()
@@ -224,11 +224,11 @@ class ChangingSource:
         return self.folder / f"{key}.png"
 
     def _encode_image(self, key):
-        """Return the image of a document. Without compression all images have the same size."""
+        """Return the image of a document, or None. BMP files all have the same size."""
         return examples.png(self.colors[key], (4, 4), "BMP") if key in self.colors else None
 
     def _write(self, key):
-        """Write the files that a document is in, if their content has changed."""
+        """Write the files that contain a document, if their content has changed."""
         for name, content in self._list_files(key).items():
             path = self.folder / name
             if content is None:
@@ -237,7 +237,7 @@ class ChangingSource:
                 path.write_bytes(content)
 
     def _list_files(self, key):
-        """Return the content of each file that a document is in, by name; None if it is missing."""
+        """Return the content, by name, of the files for a document; None for a file to delete."""
         if self.layout in ARCHIVES:
             number = _archive_number(key)
             documents = {

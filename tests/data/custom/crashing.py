@@ -1,4 +1,4 @@
-"""A unit function for worker processes that crashes or hangs on certain words."""
+"""A worker process that crashes, hangs or fails when a text contains certain words."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Tests that prepared data equals the current source after any edits, without needless work."""
+"""Tests that only changed units are prepared again, and that all edits of a source are noticed."""
 
 import collections
 import logging
@@ -29,7 +29,7 @@ def small_units_in_this_process(monkeypatch):
 
 @pytest.fixture
 def written(monkeypatch):
-    """Return the names of the units that are prepared."""
+    """Return a list to which each unit is added when it is prepared."""
     names, write = [], shard.write_shard
 
     def write_and_note(plan, number, *rest):
@@ -52,7 +52,7 @@ def read_documents(settings, data_dir):
 
 
 def read_data_files(folder):
-    """Return the contents of all prepared files, without the times of source files."""
+    """Return the contents of prepared files but `unit-*.json`, which has times of source files."""
     return {name: data for name, data in read_files(folder).items() if name[:5] != "unit-"}
 
 
@@ -65,7 +65,7 @@ def test_any_edits_of_the_source_are_noticed(tmp_path, layout):
         edits.update(source.edit() for _ in range(1 + checks % 3))
         assert read_documents(settings, tmp_path / "data") == source.expected(), edits
         checks += 1
-        if checks % 7 == 0:  # Leftovers of earlier edits do not influence the files.
+        if checks % 7 == 0:  # A preparation from scratch gives the same files.
             folder = prepare.prepare(settings, str(tmp_path / "data"), 1)
             fresh = prepare.prepare(settings, str(tmp_path / "fresh"), 1)
             assert folder.name == fresh.name

@@ -1,4 +1,4 @@
-"""Tests of Markdown pages with front matter, and of pages with an image of their name beside."""
+"""Tests of Markdown pages with front matter, and of pages beside an image of the same name."""
 
 import pytest
 

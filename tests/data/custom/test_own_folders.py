@@ -1,4 +1,4 @@
-"""Tests that a source around the folders of this program does not read them as documents."""
+"""Tests that folders of this program inside a source folder are not read as documents."""
 
 import os
 import pathlib

@@ -43,7 +43,7 @@ def test_documents_do_not_depend_on_the_number_of_workers(tmp_path):
     assert numbers == list(range(40))
     assert all(document.images()[0].shape == (4, 4, 3) for document in documents)
 
-    # The prepared data suffice without the source.
+    # The prepared data can still be opened after the source was deleted.
     shutil.rmtree(tmp_path / "own")
     assert len(prepare.open_split(config, str(tmp_path / "1"), "train", 1)) == len(split["train"])
     with pytest.raises(UserError, match=r"split='test': .* train, heldout"):

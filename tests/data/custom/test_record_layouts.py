@@ -413,7 +413,7 @@ def write_parquet(path, columns):
 
 
 def make_columns(name):
-    """Return the columns of a table of one row."""
+    """Return the columns of a table with one row, for the test case `name`."""
     pa = pytest.importorskip("pyarrow")
     image = pa.array([{"bytes": RED, "path": "red.png"}])
     text = pa.array(["a cat"])

@@ -49,7 +49,7 @@ def test_text_without_content_is_rejected(raw, reason):
 
 
 def test_cleaned_text_can_be_encoded():
-    """Check all Unicode code points."""
+    """Check a text that contains every Unicode code point."""
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     text, repairs = text_clean.clean_text(everything)
     assert text.encode()
@@ -58,9 +58,9 @@ def test_cleaned_text_can_be_encoded():
 
 
 def test_nearly_all_kept_characters_have_tokens():
-    """Check that nearly all kept characters give at least one token.
+    """Check that each kept character below U+3100 gives at least one token.
 
-    A document of only other characters has no slots, so `overflow` drops it.
+    A document of characters without tokens would have no slots, so `overflow` would drop it.
     """
     tokenizer = vocab.train_sentencepiece(["a b c words of some kind"] * 9, 2100)
     nothing = []

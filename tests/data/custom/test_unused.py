@@ -275,7 +275,7 @@ def test_cache_links_lead_only_to_blobs(snapshot, tmp_path, target):
         secret /= "s.png"
     secret.write_bytes(BLUE)
     (snapshot / "data" / "b.png").symlink_to(secret)
-    # Links among the blobs are not followed.
+    # A link among the blobs is not followed, either.
     (snapshot.parent.parent / "blobs" / "c").symlink_to(secret)
     (snapshot / "data" / "c.png").symlink_to(snapshot.parent.parent / "blobs" / "c")
     paths = ["b.png", "c.png", "../../../blobs/0beef", f"{tmp_path}/{target}"]
@@ -313,7 +313,7 @@ def test_images_are_found_in_common_folders(tmp_path):
     for number, place in enumerate(places):
         documents, _ = read_folder(tmp_path / str(number), files | {place: RED})
         assert documents == PAIR
-    # Nothing outside of the folder is found.
+    # An image of this name outside of the folder is not used.
     (tmp_path / "red.png").write_bytes(RED)
     documents, stats = read_folder(tmp_path / "none", files)
     assert stats.lost == {"missing file": 1}
