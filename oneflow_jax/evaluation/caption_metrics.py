@@ -76,7 +76,7 @@ def compute_per_caption(
 def _index_captions(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Return the references and the generated captions by index, as COCO's scorers need them."""
+    """Map each image's index to its normalized references, and to a list with its caption."""
     right = {n: [normalize(one) for one in captions] for n, captions in enumerate(references)}
     return right, {n: [normalize(caption)] for n, caption in enumerate(generated)}
 

@@ -161,7 +161,7 @@ def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
     EfficientNet gets the images resized to `image_set_distance.INPUT_SIZE`.
 
     Raises:
-        UserError: the package is not installed, or the images are not uint8 images.
+        UserError: the package with EfficientNet is not installed, or the images are not uint8.
     """
     seen = image_set_distance.features(images)
     shape = (len(images), COLOR_GRID_SIZE, COLOR_GRID_SIZE, 3)
