@@ -1,8 +1,8 @@
 """Ablations of a paradigm at equal training FLOPs: `python -m benchmarks.ablation`.
 
 Each variant is the paradigm's configuration in configs/compare.py with a few keys changed. The
-benchmark trains every variant with every seed, and measures generated documents and both
-directions between text and images. Names joined by "+" combine variants.
+benchmark trains every variant with every seed. It measures documents generated without a prompt,
+images generated for a text, and text generated for an image. Names joined by "+" combine variants.
 
     python -m benchmarks.ablation baseline tasks time tasks+time --flops 1e13
     python -m benchmarks.ablation baseline tasks+time --flops 3e13 --seeds 0 1 2 --documents report
@@ -60,10 +60,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "rate6e-3": ("optimizer.learning_rate=6e-3",),
     "rate2.4e-2": ("optimizer.learning_rate=2.4e-2",),
 }
-"""Keys that each variant changes, as in `--set`."""
+"""Configuration overrides of each variant, in the form key=value."""
 
 DOCUMENT_SETS = {"selection": 0, "report": 1}
-"""Number of each set of documents; the sets share neither layouts nor reference documents."""
+"""Index of each set of documents; the sets share neither layouts nor reference documents."""
 
 TABLE_METRICS = (
     "interleaved_score",
@@ -81,7 +81,7 @@ TABLE_METRICS = (
 )
 
 ROW_KEYS = ("paradigm", "variant", "seed", "flops", "documents", "num_documents", "nfe", "sampling")
-"""Keys that identify a row."""
+"""Fields that identify a row of ablation.json; a new row replaces one with equal values."""
 
 Row = dict[str, object]
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--num_documents", type=int, default=1024, help="documents to measure")
     flags.add_argument("--nfe", type=int, nargs="+", default=[16])
     flags.add_argument(
-        "--sampling", nargs="*", default=[], help="overrides for sampling, not for training"
+        "--sampling", nargs="*", default=[], help="overrides key=value, for sampling only"
     )
     flags.add_argument("--out", default="runs/ablation", help="folder of runs and metrics")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
@@ -209,7 +209,7 @@ def make_prompts(system: system_lib.System, first: int, count: int) -> list[Docu
 def _score_documents(
     config: ml_collections.ConfigDict, documents: Sequence[Document], skip: int
 ) -> from_scratch.base.MetricResult:
-    """Score documents; `skip` is the number of training documents at the end that are not used."""
+    """Score documents; the real documents to compare with leave out the last `skip` of training."""
     enough = ml_collections.ConfigDict(config)
     enough.evaluation.num_samples = skip + len(documents)
     reference = evaluation.reference_data(enough)

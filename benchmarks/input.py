@@ -29,7 +29,7 @@ from oneflow_jax.training import loop, train_state
 
 WORKER_COUNTS = (1, 2)
 BATCHES_PER_ROUND = 32
-"""Number of batches read in a round; it is much larger than the number of prefetched batches."""
+"""Batches read in a round: many more than are prefetched, so prefetching cannot hide their cost."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

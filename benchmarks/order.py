@@ -65,7 +65,8 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
     word_times: list[token_times.WordTime] = []
     for batch in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
         titles = [""] * len(batch.documents)
-        end = max(1.0, float(batch.trajectory.run_times[-1]))  # Pages scale times to [0, 1].
+        # `build_views` divides times by `end`, so that they are in [0, 1]; the loop undoes it.
+        end = max(1.0, float(batch.trajectory.run_times[-1]))
         for view in from_samples.build_views(system.layout, batch.trajectory, titles, titles):
             word_times += [
                 token_times.WordTime(one.word, min(1.0, end * one.time))

@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> list[Row]:
         for across in ("passes", "seconds"):
             path = out / f"{figure}_{across}.png"
             plots.plot_lines(
-                path, metric_curves(rows, figure, across), figure, AXIS_LABELS[across], "share"
+                path, metric_curves(rows, figure, across), figure, AXIS_LABELS[across], figure
             )
-    print(f"\nFigures: {out}")
+    print(f"\nRows and plots: {out}")
     return rows
 
 

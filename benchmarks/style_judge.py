@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument(
         "--min-styles", type=int, default=5, help="minimum number of styles of a name"
     )
-    flags.add_argument("--copies", type=int, help="number of copies of each drawing in training")
+    flags.add_argument("--copies", type=int, help="versions of a drawing that the judge trains on")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     chosen = {"styles": tuple(flags.styles)} if flags.styles else {}

@@ -29,7 +29,7 @@ class CollectiveTraffic:
 
     Attributes:
         kind: kind of collective.
-        role: one of the roles above.
+        role: what the collectives move: `PARAMETERS`, `GRADIENTS`, `ACTIVATIONS` or `SMALL`.
         count: number of collectives in one step.
         bytes: bytes that each chip sends.
         module: path of the module, for example "backbone/mlp/gate".

@@ -4,7 +4,7 @@
 |----------------------------|-------------------------------------------------------------|
 | compare.html               | the page                                                    |
 | compare.md                 | tables and notes of the page as Markdown                    |
-| compare.json               | value, low and high by paradigm and metric                  |
+| compare.json               | value and ends of its interval, by paradigm and metric      |
 | latency.json               | seconds and forward passes of each timed batch              |
 | codec/, <paradigm>-<seed>/ | training runs; `runtime.workdir` lists their files          |
 """
@@ -37,14 +37,14 @@ BATCH_SIZES = (1, 8)
 """Batch sizes for which latency is measured."""
 
 MIN_SAMPLES = 16
-"""Minimum number of samples: half of them must be enough for image distances."""
+"""Minimum of `num_samples`: image distances are also computed on random halves of the samples."""
 
 BatchTimings = dict[int, list[tuple[float, int]]]
 """(seconds, forward passes) of each timed batch, by batch size."""
 
 
 def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
-    """Train and measure all models, and return the path of the page; finished runs are skipped.
+    """Train and measure all models that are not yet trained or measured; return the page's path.
 
     Raises:
         UserError: a value of the configuration is invalid, or packages are missing.
@@ -96,7 +96,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if config.reported_nfe.get(name) not in one.evaluation.nfe:
             raise UserError(
                 f"reported_nfe.{name}={config.reported_nfe.get(name)} is not in models.{name}."
-                f"evaluation.nfe={one.evaluation.nfe}."
+                f"evaluation.nfe={one.evaluation.nfe}. Give one of these values."
             )
         if not MIN_SAMPLES <= config.num_samples <= one.source.documents:
             raise UserError(

@@ -83,7 +83,7 @@ def test_row_keys_are_distinct_and_independent_of_the_batch_size():
 
 
 class Spy:
-    """A paradigm that returns its inputs as its losses."""
+    """A paradigm whose losses are the times of each row, and a statistic of its noise."""
 
     weights = (("text", 0.0), ("image", 0.0))
 
@@ -100,7 +100,6 @@ class Spy:
         one = jnp.float32(1)
         average = Average
         return {
-            # Return the row's time u, and a statistic of its noise.
             "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
             "image": average(total=jnp.mean(view.embeds) ** 2, count=one),
         }

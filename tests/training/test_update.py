@@ -16,7 +16,7 @@ START = {"w": jnp.asarray([1.0, -2.0, 0.5])}
 
 
 def loss(params, part):
-    """Return half the squared sum of the rows, divided by the rows of the whole batch."""
+    """Return half the sum of squared predictions, divided by the row count of the whole batch."""
     rows, keys = part
     predictions = rows @ params["w"]
     total = jnp.sum(predictions**2) / 2
