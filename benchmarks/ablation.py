@@ -94,15 +94,17 @@ def main(argv: list[str] | None = None) -> list[Row]:
     )
     flags.add_argument("--paradigm", default="oneflow", choices=[*compare.PASSES])
     flags.add_argument("--seeds", type=int, nargs="+", default=[0])
-    flags.add_argument("--flops", type=float, default=1e13, help="training FLOPs of each run")
+    flags.add_argument("--flops", type=float, default=1e13, help="training FLOPs (default: 1e13)")
     flags.add_argument("--documents", default="selection", choices=[*DOCUMENT_SETS])
-    flags.add_argument("--num_documents", type=int, default=1024, help="documents to measure")
+    flags.add_argument(
+        "--num_documents", type=int, default=1024, help="documents to generate (default: 1024)"
+    )
     flags.add_argument("--nfe", type=int, nargs="+", default=[16])
     flags.add_argument(
         "--sampling", nargs="*", default=[], help="overrides key=value, for sampling only"
     )
     flags.add_argument("--out", default="runs/ablation", help="folder of runs and metrics")
-    flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes; metrics are meaningless")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
     host.configure_malloc()

@@ -31,12 +31,16 @@ TRAVERSAL_FRACTION = 0.2
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run all trials, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--files", type=int, default=1_000, help="corrupted files of each format")
+    flags.add_argument(
+        "--files", type=int, default=1_000, help="corrupted files of each format (default: 1000)"
+    )
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument(
         "--kinds", nargs="+", choices=list(corpus.FORMATS), default=list(corpus.FORMATS)
     )
-    flags.add_argument("--patience", type=float, default=20.0, help="read timeout in seconds")
+    flags.add_argument(
+        "--patience", type=float, default=20.0, help="read timeout in seconds (default: 20)"
+    )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     options = flags.parse_args(argv)
     results_by_format = {}

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
     for workers, rates in preparing.items():
         rows = [(name, f"{value:.1f}") for name, value in rates.items()]
-        report.print_table(f"preparing, {workers} processes", rows)
+        report.print_table(f"preparation of the data, {workers} processes", rows)
     rows = [(name, spread.format(digits=2)) for name, spread in reading.items()]
     report.print_table("reading and training, median of rounds (min-max)", rows)
     report.save_json(options.json, results)

@@ -30,13 +30,13 @@ WORD_CLASSES = ("naming", "grammar", "picture")
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("configs", nargs="+", help="names in configs/, as in quickstart:edit_flow")
+    flags.add_argument("configs", nargs="+", help="configurations, such as quickstart:edit_flow")
     flags.add_argument("--samples", type=int, default=128)
     flags.add_argument("--steps", type=int, default=32)
     flags.add_argument(
-        "--set", nargs="*", default=[], help="overrides, as in sampling.image_guidance_scale=2.0"
+        "--set", nargs="*", default=[], help="overrides, such as sampling.image_guidance_scale=2.0"
     )
-    flags.add_argument("--runs", default="runs", help="folder of the trained runs")
+    flags.add_argument("--runs", default="runs", help="folder of trained runs (default: runs)")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()

@@ -22,7 +22,7 @@ def make_parser(description: str, rounds: int) -> argparse.ArgumentParser:
         "--rounds", type=int, default=rounds, help=f"number of measurements (default: {rounds})"
     )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
-    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round, as a test")
     flags.add_argument(
         "--plain_malloc",
         action="store_true",

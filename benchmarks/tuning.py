@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
         "names", nargs="*", default=[*compare.PASSES], help="paradigms to train (default: all)"
     )
     flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
-    flags.add_argument("--set", nargs="*", default=[], help="overrides for all runs")
+    flags.add_argument("--set", nargs="*", default=[], help="overrides key=value for all runs")
     flags.add_argument("--seed", type=int, default=0, help="RNG seed of the runs")
     flags.add_argument("--flops", type=float, help="training FLOPs (default: configs/compare.py)")
     flags.add_argument("--samples", type=int, help="documents (default: configs/compare.py)")

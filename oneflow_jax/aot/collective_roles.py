@@ -74,7 +74,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return parameter sizes, unsharded and sharded by `tensor`; per layer for stacked ones."""
+    """Return the parameters' element counts, whole and sharded by `tensor`; stacked: per layer."""
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(system.abstract_state.params):
         stacked = "blocks" in jax.tree_util.keystr(path)

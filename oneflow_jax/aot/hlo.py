@@ -219,4 +219,4 @@ def _closing_paren(text: str, opening: int) -> int:
         depth += {"(": 1, ")": -1}.get(text[place], 0)
         if depth == 0:
             return place
-    raise ValueError(f"unbalanced: {text[:80]}")
+    raise ValueError(f"unbalanced parentheses: {text[:80]}")

@@ -70,7 +70,7 @@ MODEL_INFO = {
 
 
 def model_info(paradigm: str) -> ModelInfo:
-    """Return the texts of a paradigm; a paradigm without an entry gets its name as text."""
+    """Return the entry of `MODEL_INFO`; without an entry, each text is the paradigm's name."""
     return MODEL_INFO.get(paradigm, ModelInfo(paradigm, paradigm, paradigm))
 
 

@@ -59,9 +59,7 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
     measured: dict[str, list[measure.RunMeasurements]] = {}
     training_runs = list(runs.iter_runs(config, folder))
     for number, one in enumerate(training_runs, 1):
-        logging.info(
-            "%s, seed %d: training %d of %d.", one.name, one.seed, number, len(training_runs)
-        )
+        logging.info("%s, seed %d: run %d of %d.", one.name, one.seed, number, len(training_runs))
         done = runs.train_run(config, folder, one)
         trained.setdefault(one.name, []).append(done)
         measured.setdefault(one.name, []).append(measure.measure(done, config))
@@ -158,7 +156,7 @@ def _measure_latency(
             for name, batches in record["seconds"].items()
         }
         return timings, record["machine"]
-    logging.info("Timing %s.", ", ".join(finished_runs))
+    logging.info("Measuring the latency of %s.", ", ".join(finished_runs))
     machine = {name: str(value) for name, value in host.machine_info().items()}
     makers = {name: measure.TimedGenerator(one, config) for name, one in finished_runs.items()}
     timings: dict[str, BatchTimings] = {

@@ -15,9 +15,9 @@ def main(argv: list[str] | None = None) -> None:
     """Serve the page until the user stops it; print each `UserError` as a message."""
     flags = argparse.ArgumentParser(prog="python -m oneflow_jax.demo", description=__doc__)
     flags.add_argument(
-        "workdir", nargs="*", help="folders of runs whose models the page offers, too"
+        "workdir", nargs="*", help="folders of runs to offer besides the shipped model"
     )
-    flags.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    flags.add_argument("--port", type=int, default=PORT, help=f"port (default: {PORT})")
     args = flags.parse_args(argv)
     metric_writer.setup_logging()
     try:

@@ -1,4 +1,4 @@
-"""Types of an evaluation: tasks with prompts, and metrics of the generated documents."""
+"""Classes of evaluation suites, their tasks and their results, and metrics that tasks share."""
 
 import dataclasses
 import functools

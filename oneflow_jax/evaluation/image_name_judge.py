@@ -137,7 +137,8 @@ class Judge:
             labels, words = (tuple(map(str, arrays.pop(key))) for key in (_LABELS_KEY, _WORDS_KEY))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path}: not a classifier that `save` wrote ({error}). Train a new classifier."
+                f"{path}: not a classifier that `save` wrote ({error}). Delete the file; the next "
+                "evaluation trains a new classifier."
             ) from error
         return cls(labels, words, arrays)
 

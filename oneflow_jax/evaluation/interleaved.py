@@ -101,7 +101,7 @@ def score_documents(
     known: Sequence[labels.LabeledImage],
     classifier: ImageClassifier,
 ) -> list[DocumentScores]:
-    """Score each document separately.
+    """Score each document separately; `compute_metrics` computes the metrics from the scores.
 
     Args:
         documents: generated or real documents whose images have one size.

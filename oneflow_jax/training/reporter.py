@@ -1,6 +1,6 @@
 """Reports of a training run: mean metrics of its steps, and its speed.
 
-train/NAME_per_second            documents, slots, ... per second: one row for each NAME in
+train/NAME_per_second            rate of NAME, such as documents or slots, for each name in
                                  `System.throughput_keys`; pauses for evaluation, saving and
                                  previews do not count
 train/step_time                  median duration in seconds of the steps since the last report

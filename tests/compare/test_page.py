@@ -155,7 +155,7 @@ def test_number_formats(write, value, expected):
 
 def test_invalid_estimates_and_timelines_are_rejected():
     for wrong in ((float("nan"), 0, 1), (0, 2, 1), (0, 0, float("inf"))):
-        with pytest.raises(ValueError, match="not a finite number"):
+        with pytest.raises(ValueError, match="values must be finite"):
             Estimate(*wrong)
     with pytest.raises(ValueError, match=r"within Timeline\.passes=3"):
         page.Timeline(3, 1.0, [page.TimelineBar("text", "a", 2, 4)])

@@ -1,4 +1,4 @@
-"""Tests of roofline latency: small cases computed by hand, and its two limits."""
+"""Tests of roofline latency: memory-bound and compute-bound cases against values by hand."""
 
 import dataclasses
 import itertools

@@ -20,7 +20,7 @@ from oneflow_jax.pretrained import clip, inception
 from tests.data import small_style_packages
 
 pytestmark = pytest.mark.skipif(
-    image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
+    image_set_distance.is_missing(), reason="pip install -r requirements-metrics.txt"
 )
 
 SAMPLES = 20
