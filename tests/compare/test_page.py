@@ -163,7 +163,7 @@ def test_invalid_estimates_and_timelines_are_rejected():
         page.Timeline(0, 1.0, [])
     with pytest.raises(ValueError, match="unique names"):
         examples.make_comparison(names=("oneflow", "oneflow"))
-    with pytest.raises(ValueError, match="text and pixels"):
+    with pytest.raises(ValueError, match="only text and images"):
         page.write(
             "unused",
             examples.make_comparison(
