@@ -200,7 +200,7 @@ def measure(
 def make_prompts(system: system_lib.System, first: int, count: int) -> list[Document]:
     """Return prompts for whole documents; if a paradigm needs layouts, they are from training data.
 
-    `first` is the index of the first training document.
+    `first` is the index of the first training document whose layout is used.
     """
     if system.layout.variable_length:
         return [Document((Gap("document"),))] * count

@@ -29,7 +29,7 @@ TRAVERSAL_FRACTION = 0.2
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run all trials, print, and return the results that --json writes."""
+    """Run a trial of each format, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument(
         "--files", type=int, default=1_000, help="corrupted files of each format (default: 1000)"

@@ -74,7 +74,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return the parameters' element counts, whole and sharded by `tensor`; stacked: per layer."""
+    """Return parameters' element counts (per layer if stacked), whole and sharded by `tensor`."""
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(system.abstract_state.params):
         stacked = "blocks" in jax.tree_util.keystr(path)

@@ -32,7 +32,7 @@ class Memory:
     """Memory of each chip while a program runs.
 
     Attributes:
-        categories: bytes by category.
+        categories: bytes by category, for example "parameters" or "temporaries".
         fits: whether the program compiled without running out of memory. If False, `categories`
             has only the arguments and the temporaries.
     """

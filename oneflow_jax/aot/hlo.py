@@ -50,7 +50,7 @@ class Instruction:
         name, opcode: name and opcode in the text.
         shapes: shapes of the instruction's results.
         operands: names of the instructions whose results are the operands.
-        attributes: text of the attributes.
+        attributes: text after the operands, for example "calls=%body, metadata={...}".
         is_root: whether the result is also the result of the whole computation.
     """
 
@@ -88,7 +88,7 @@ class Program:
 
     @functools.cached_property
     def run_counts(self) -> dict[str, int]:
-        """Number of runs of each computation in one call of the program, also within fusions.
+        """Number of runs of each computation, fused ones included, in one call of the program.
 
         A loop whose trip count is unknown (`dynamic_loops`) counts as one iteration. All branches
         of a conditional are counted.

@@ -216,7 +216,7 @@ def compute_bounds(
 
 
 def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) -> list[Document]:
-    """Choose a random fraction of all images, and let them trade places in the documents.
+    """Return the documents after a random fraction of all images has traded places.
 
     Every chosen image moves, unless only one is chosen. The image that replaces it may show the
     same name.

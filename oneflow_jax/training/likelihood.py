@@ -105,7 +105,7 @@ class Likelihood:
 def _take(
     batches: streams.BatchStreams, max_documents: int
 ) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
-    """Yield batches with the number of documents in each row, up to `max_documents` in total.
+    """Yield batches and their rows' document counts, up to `max_documents` documents in total.
 
     The first batch is always included.
     """

@@ -127,7 +127,7 @@ BUILDERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] =
 
 
 def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
-    """Stop the gradient of parameters whose names match `freeze`."""
+    """Return the parameters; no gradient flows to those whose names match `freeze`."""
     if not freeze:
         return params
     pattern = _compile_pattern(freeze)
