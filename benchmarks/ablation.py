@@ -1,8 +1,8 @@
 """Ablations of a paradigm at equal training FLOPs: `python -m benchmarks.ablation`.
 
 Each variant is the paradigm's configuration in configs/compare.py with a few keys changed. The
-benchmark trains every variant with every seed, and measures generated documents and both
-directions between text and images. Names joined by "+" combine variants.
+benchmark trains every variant with every seed. It measures documents generated without a prompt,
+images generated for a text, and text generated for an image. Names joined by "+" combine variants.
 
     python -m benchmarks.ablation baseline tasks time tasks+time --flops 1e13
     python -m benchmarks.ablation baseline tasks+time --flops 3e13 --seeds 0 1 2 --documents report
@@ -60,13 +60,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "rate6e-3": ("optimizer.learning_rate=6e-3",),
     "rate2.4e-2": ("optimizer.learning_rate=2.4e-2",),
 }
-"""Keys that each variant changes, as in `--set`."""
+"""Configuration overrides of each variant, in the form key=value."""
 
 DATA_SETS = {"emoji": ("full", "smoke"), "emoji_styles": ("styles", "styles_smoke")}
 """Kinds of configs/compare.py for each data set: the comparison, and its smoke test."""
 
 DOCUMENT_SETS = {"selection": 0, "report": 1}
-"""Number of each set of documents; the sets share neither layouts nor reference documents."""
+"""Index of each set of documents; the sets share neither layouts nor reference documents."""
 
 TASKS = ("image_to_text", "text_to_image", "composition")
 """Tasks of the evaluation suite to measure; only `emoji_styles` has `composition`."""
@@ -92,7 +92,7 @@ ROW_KEYS = (
     *("data", "paradigm", "variant", "seed", "flops"),
     *("documents", "num_documents", "nfe", "sampling"),
 )
-"""Keys that identify a row."""
+"""Fields that identify a row of ablation.json; a new row replaces one with equal values."""
 
 Row = dict[str, object]
 
@@ -106,15 +106,17 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--data", default="emoji", choices=[*DATA_SETS], help="data set")
     flags.add_argument("--paradigm", default="oneflow", choices=[*compare.PASSES])
     flags.add_argument("--seeds", type=int, nargs="+", default=[0])
-    flags.add_argument("--flops", type=float, default=1e13, help="training FLOPs of each run")
+    flags.add_argument("--flops", type=float, default=1e13, help="training FLOPs (default: 1e13)")
     flags.add_argument("--documents", default="selection", choices=[*DOCUMENT_SETS])
-    flags.add_argument("--num_documents", type=int, default=1024, help="documents to measure")
+    flags.add_argument(
+        "--num_documents", type=int, default=1024, help="documents to generate (default: 1024)"
+    )
     flags.add_argument("--nfe", type=int, nargs="+", default=[16])
     flags.add_argument(
-        "--sampling", nargs="*", default=[], help="overrides for sampling, not for training"
+        "--sampling", nargs="*", default=[], help="overrides key=value, for sampling only"
     )
     flags.add_argument("--out", default="runs/ablation", help="folder of runs and metrics")
-    flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes; metrics are meaningless")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
     host.configure_malloc()
@@ -211,7 +213,7 @@ def measure(
 def make_prompts(system: system_lib.System, first: int, count: int) -> list[Document]:
     """Return prompts for whole documents; if a paradigm needs layouts, they are from training data.
 
-    `first` is the index of the first training document.
+    `first` is the index of the first training document whose layout is used.
     """
     if system.layout.variable_length:
         return [Document((Gap("document"),))] * count
@@ -222,7 +224,7 @@ def make_prompts(system: system_lib.System, first: int, count: int) -> list[Docu
 def _score_documents(
     config: ml_collections.ConfigDict, documents: Sequence[Document], skip: int
 ) -> from_scratch.base.MetricResult:
-    """Score documents; `skip` is the number of training documents at the end that are not used."""
+    """Score documents; the real documents to compare with leave out the last `skip` of training."""
     enough = ml_collections.ConfigDict(config)
     enough.evaluation.num_samples = skip + len(documents)
     reference = evaluation.reference_data(enough)

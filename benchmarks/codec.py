@@ -61,9 +61,11 @@ Candidates = dict[str, Callable[[], object]]
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--rounds", type=int, default=10, help="times to measure each codec")
+    flags.add_argument("--rounds", type=int, default=10, help="measurements (default: 10)")
     flags.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    flags.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images (default: 1 8)")
+    flags.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 8], help="images per batch (default: 1 8)"
+    )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
     flags = flags.parse_args(argv)

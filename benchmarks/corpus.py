@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 
 CANARY = "CANARY"
-"""A word in a file outside the folder that may be read."""
+"""A word in a file outside the data folder; it must not get into the prepared documents."""
 
 BAD_BYTES = (
     *(b"../secret/canary.png", b"../secret/canary.txt", b"/etc/passwd", b"link.png", b"pipe.png"),
@@ -54,7 +54,7 @@ def make_any_image(rng: random.Random) -> tuple[str, bytes]:
 
 
 def jsonl(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield a file of JSON lines in all supported layouts, and two images."""
+    """Yield name and content of two images, and of JSON lines about them in all layouts."""
     names = []
     for each in range(2):
         ending, data = make_any_image(rng)
@@ -85,7 +85,7 @@ def _chat(number: int, image: str) -> dict[str, Any]:
 
 
 def csv(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield a CSV or TSV table, and its image."""
+    """Yield name and content of an image, and of a CSV or TSV table that refers to it."""
     ending, data = make_any_image(rng)
     name = f"pictures/{number}{ending}"
     yield name, data
@@ -95,7 +95,7 @@ def csv(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def json_file(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield a JSON file of captions in one of the supported layouts, and its image."""
+    """Yield name and content of an image, and of its captions in JSON, in a random layout."""
     ending, data = make_any_image(rng)
     name = f"pictures/{number}{ending}"
     yield name, data
@@ -112,7 +112,7 @@ def json_file(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield a tar file of three image-text pairs."""
+    """Yield name and content of a tar file of three image-text pairs."""
     file = io.BytesIO()
     form = rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT))
     with tarfile.open(fileobj=file, mode="w", format=form) as tar:
@@ -132,7 +132,7 @@ def webdataset(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def parquet(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield a Parquet table of images and text."""
+    """Yield name and content of a Parquet table of images and text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -151,7 +151,7 @@ def parquet(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def pages(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield a page in HTML or Markdown, and its image."""
+    """Yield name and content of an image, and of an HTML or Markdown page that shows it."""
     ending, data = make_any_image(rng)
     name = f"img/{number}{ending}"
     yield name, data
@@ -169,7 +169,7 @@ def pages(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
 
 
 def pairs(rng: random.Random, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield an image and its text file."""
+    """Yield name and content of an image, and of its text file."""
     ending, data = make_any_image(rng)
     yield f"{number}{ending}", data
     yield f"{number}.txt", f"image number {number}".encode()
@@ -187,7 +187,7 @@ FORMATS: dict[str, Callable[[random.Random, int], Iterator[tuple[str, bytes]]]] 
 
 
 def with_path_traversal(rng: random.Random, name: str, data: bytes, secret: pathlib.Path) -> bytes:
-    """Replace the image names in a file by paths to the secret file, a folder, a pipe or a link."""
+    """Return `data` with image names replaced by paths to secret files, folders, pipes or links."""
     lures = (
         *("../secret/canary.png", "../inside/../secret/canary.png", "link.png", "away/canary.png"),
         *("pipe.png", ".", "", "../pipe.png", "../link.png", "../away/canary.png"),

@@ -1,4 +1,4 @@
-"""Time of writing a token with a KV cache, with stacked layers and with `nn.unstack`.
+"""Time per generated token with a KV cache, of stacked layers and of layers split by `nn.unstack`.
 
 python -m benchmarks.decode
 python -m benchmarks.decode --layers 4 --width 128 --heads 2 --hidden 384 --embed 512
@@ -27,7 +27,7 @@ BATCH_SIZES = (1, 8)
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = report.make_parser(__doc__.splitlines()[0], rounds=15)
-    flags.add_argument("--tokens", type=int, default=64, help="tokens that each row writes")
+    flags.add_argument("--tokens", type=int, default=64, help="tokens per row (default: 64)")
     flags = flags.parse_args(argv)
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):
@@ -37,14 +37,14 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         report.print_table(f"batch {case['batch']}, median of rounds (min-max)", [
             ("stacked, ms per token", case["stacked_seconds"].format(1000, 2)),
             ("unstacked, ms per token", case["unstacked_seconds"].format(1000, 2)),
-            ("ratio", case["ratio"].format(digits=2)),
+            ("unstacked / stacked", case["ratio"].format(digits=2)),
         ])  # fmt: skip
     report.save_json(flags.json, results)
     return results
 
 
 def measure(sizes: problem.WorkloadSizes, flags: argparse.Namespace) -> dict[str, object]:
-    """Measure both models at each batch size; ratios compare times of the same round."""
+    """Measure stacked and unstacked layers at each batch size; ratios are of the same round."""
     workload = problem.Workload(sizes)
     params = workload.init_state().params
     model = workload.model.clone(attention_pattern=AttentionPattern.CAUSAL)
@@ -76,7 +76,7 @@ def _measure_case(
 
 
 def make_writer(model: Model, params: PyTree, batch: int, tokens: int) -> Callable[[], KVCache]:
-    """Return a function that writes `tokens` most probable tokens to each of `batch` rows."""
+    """Return a function that decodes `tokens` tokens greedily in each of `batch` rows."""
 
     @jax.jit
     def write(params: PyTree) -> KVCache:

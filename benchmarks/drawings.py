@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     """Render the drawings of some names and write the sheet."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--packages", default="data/emoji_styles", help="folder of npm packages")
-    flags.add_argument("--names", type=int, default=20, help="number of names in training")
+    flags.add_argument("--names", type=int, default=20, help="number of emoji names (default: 20)")
     flags.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/images/styles.png"))
     flags = flags.parse_args(argv)
     settings = emoji_styles.Settings(

@@ -22,21 +22,25 @@ from oneflow_jax.data.custom.reader import Settings
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.audited")
 NUM_VALID = 12
-"""Number of documents of each format that stay valid, so that both splits have some."""
+"""Number of calls of a format's function whose files stay valid, so both splits have documents."""
 
 TRAVERSAL_FRACTION = 0.2
-"""Fraction of the other files whose paths lead to the secret folder; the rest is corrupted."""
+"""Fraction of the other files that refer to files outside the folder; the rest is corrupted."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run all trials, print, and return the results that --json writes."""
+    """Run a trial of each format, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--files", type=int, default=1_000, help="corrupted files of each format")
+    flags.add_argument(
+        "--files", type=int, default=1_000, help="corrupted files of each format (default: 1000)"
+    )
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument(
         "--kinds", nargs="+", choices=list(corpus.FORMATS), default=list(corpus.FORMATS)
     )
-    flags.add_argument("--patience", type=float, default=20.0, help="seconds per document")
+    flags.add_argument(
+        "--patience", type=float, default=20.0, help="read timeout in seconds (default: 20)"
+    )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     options = flags.parse_args(argv)
     results_by_format = {}
@@ -73,7 +77,7 @@ def run_trial(
     opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
     allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
     secret = str(root / "secret")
-    # Python itself also opens files that hold no user data, for example for text encodings.
+    # Other files in /etc do not count, since Python itself opens some of them.
     outside = {
         path
         for path in opened
@@ -105,7 +109,7 @@ def run_trial(
 
 
 def write_files(folder: pathlib.Path, data_format: str, num_files: int, seed: int) -> None:
-    """Write valid and corrupted files to a folder, and a secret folder next to the folder."""
+    """Write valid and corrupted files to `folder`, and create the folder `secret` next to it."""
     secret = folder.parent / "secret"
     secret.mkdir()
     draws = random.Random(f"fuzz/{data_format}/{seed}")

@@ -29,7 +29,7 @@ from oneflow_jax.training import loop, train_state
 
 WORKER_COUNTS = (1, 2)
 BATCHES_PER_ROUND = 32
-"""Number of batches read in a round; it is much larger than the number of prefetched batches."""
+"""Batches read in a round: many more than are prefetched, so prefetching cannot hide their cost."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
     for workers, rates in preparing.items():
         rows = [(name, f"{value:.1f}") for name, value in rates.items()]
-        report.print_table(f"preparing, {workers} processes", rows)
+        report.print_table(f"preparation of the data, {workers} processes", rows)
     rows = [(name, spread.format(digits=2)) for name, spread in reading.items()]
     report.print_table("reading and training, median of rounds (min-max)", rows)
     report.save_json(options.json, results)

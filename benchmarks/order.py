@@ -30,13 +30,13 @@ WORD_CLASSES = ("naming", "grammar", "picture")
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("configs", nargs="+", help="names in configs/, as in quickstart:edit_flow")
+    flags.add_argument("configs", nargs="+", help="configurations, such as quickstart:edit_flow")
     flags.add_argument("--samples", type=int, default=128)
     flags.add_argument("--steps", type=int, default=32)
     flags.add_argument(
-        "--set", nargs="*", default=[], help="overrides, as in sampling.image_guidance_scale=2.0"
+        "--set", nargs="*", default=[], help="overrides, such as sampling.image_guidance_scale=2.0"
     )
-    flags.add_argument("--runs", default="runs", help="folder of the trained runs")
+    flags.add_argument("--runs", default="runs", help="folder of trained runs (default: runs)")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
@@ -65,7 +65,8 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
     word_times: list[token_times.WordTime] = []
     for batch in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
         titles = [""] * len(batch.documents)
-        end = max(1.0, float(batch.trajectory.run_times[-1]))  # Pages scale times to [0, 1].
+        # `build_views` divides times by `end`, so that they are in [0, 1]; the loop undoes it.
+        end = max(1.0, float(batch.trajectory.run_times[-1]))
         for view in from_samples.build_views(system.layout, batch.trajectory, titles, titles):
             word_times += [
                 token_times.WordTime(one.word, min(1.0, end * one.time))

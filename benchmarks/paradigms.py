@@ -14,7 +14,7 @@ NAMES = ("oneflow", "mask_flow", "edit_flow")
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = report.make_parser(__doc__, rounds=15)
-    flags.add_argument("--nfe", type=int, default=16, help="number of forward passes")
+    flags.add_argument("--nfe", type=int, default=16, help="forward passes (default: 16)")
     flags = flags.parse_args(argv)
     sizes = report.setup(flags)
     with sharding.mesh_context(problem.single_device_mesh()):

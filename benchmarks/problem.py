@@ -80,11 +80,12 @@ TINY = WorkloadSizes(
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of `WorkloadSizes`."""
     for field in dataclasses.fields(WorkloadSizes):
-        parser.add_argument(f"--{field.name}", type=int, metavar="N", help=f"{field.default}")
+        help_text = f"default: {field.default}"
+        parser.add_argument(f"--{field.name}", type=int, metavar="N", help=help_text)
 
 
 def parse_sizes(flags: argparse.Namespace) -> WorkloadSizes:
-    """Return `WorkloadSizes`, or `TINY` for --smoke, with the sizes given on the command line."""
+    """Return the sizes given by flags; others are defaults, or those of `TINY` with --smoke."""
     values = {field.name: getattr(flags, field.name) for field in dataclasses.fields(WorkloadSizes)}
     changes = {name: value for name, value in values.items() if value is not None}
     return dataclasses.replace(TINY if flags.smoke else WorkloadSizes(), **changes)
@@ -176,7 +177,7 @@ class Workload:
         return jax.tree.map(jnp.asarray, canvas)
 
     def prompt(self, batch: int) -> Canvas:
-        """Return canvases to sample in which only BOS is given; `edit_flow` gets no text slots."""
+        """Return canvases to sample, in which only BOS is given; `edit_flow` inserts all text."""
         canvas = self.canvas(batch)
         if self.name != "edit_flow":
             return canvas

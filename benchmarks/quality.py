@@ -27,7 +27,7 @@ from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import plots
 
 CONFIGURED_GRID = "configured"
-"""Name of the time grid in the configuration."""
+"""Value of --grids that selects the time grid of each configuration."""
 
 Row = dict[str, object]
 
@@ -35,15 +35,15 @@ Row = dict[str, object]
 def main(argv: list[str] | None = None) -> list[Row]:
     """Measure, print, write, and return the rows of `quality.json` in --out."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("configs", nargs="+", help="names in configs/, as in quickstart:edit_flow")
+    flags.add_argument("configs", nargs="+", help="configurations, such as quickstart:edit_flow")
     flags.add_argument("--nfe", type=int, nargs="+", default=[2, 4, 8, 16, 40])
     flags.add_argument("--grids", nargs="+", default=[CONFIGURED_GRID])
     flags.add_argument("--tasks", nargs="+", help="tasks to evaluate (default: all)")
     flags.add_argument(
-        "--set", nargs="*", default=[], help="overrides, as in sampling.image_guidance_scale=2.0"
+        "--set", nargs="*", default=[], help="overrides, such as sampling.image_guidance_scale=2.0"
     )
-    flags.add_argument("--runs", default="runs", help="folder of the runs")
-    flags.add_argument("--out", default="runs/quality", help="folder of tables and plots")
+    flags.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    flags.add_argument("--out", default="runs/quality", help="folder for quality.json and plots")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
     out = epath.Path(flags.out)
@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> list[Row]:
         for across in ("passes", "seconds"):
             path = out / f"{figure}_{across}.png"
             plots.plot_lines(
-                path, metric_curves(rows, figure, across), figure, AXIS_LABELS[across], "share"
+                path, metric_curves(rows, figure, across), figure, AXIS_LABELS[across], figure
             )
-    print(f"\nFigures: {out}")
+    print(f"\nRows and plots: {out}")
     return rows
 
 

@@ -16,11 +16,13 @@ Row = tuple[str, str]
 
 
 def make_parser(description: str, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with the flags that all benchmarks share."""
+    """Return a parser with the flags that benchmarks of speed share."""
     flags = argparse.ArgumentParser(description=description)
-    flags.add_argument("--rounds", type=int, default=rounds, help=f"rounds (default: {rounds})")
+    flags.add_argument(
+        "--rounds", type=int, default=rounds, help=f"number of measurements (default: {rounds})"
+    )
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
-    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
+    flags.add_argument("--smoke", action="store_true", help="tiny sizes, one round, as a test")
     flags.add_argument(
         "--plain_malloc",
         action="store_true",

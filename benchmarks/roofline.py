@@ -42,7 +42,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--chip", choices=chips.CHIPS, default="v4", help="kind of chip (default: v4)"
     )
     flags.add_argument(
-        "--batch", type=int, nargs="+", default=(1, 8, 64), help="documents (default: 1 8 64)"
+        "--batch", type=int, nargs="+", default=(1, 8, 64), help="batch sizes (default: 1 8 64)"
     )
     flags.add_argument(
         "--nfe", type=int, nargs="+", default=(8, 16, 32, 64),

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = report.make_parser(__doc__, rounds=7)
     flags.add_argument(
-        "--nfe", type=int, nargs="+", default=NFE_VALUES, help="numbers of forward passes"
+        "--nfe", type=int, nargs="+", default=NFE_VALUES, help="NFE to measure (default: 8 16 32)"
     )
     flags = flags.parse_args(argv)
     sizes = report.setup(flags)

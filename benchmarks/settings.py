@@ -17,7 +17,7 @@ def apply_overrides(config: ml_collections.ConfigDict, assignments: Sequence[str
         assignments: overrides of the form key=value; a value is a Python literal or a plain string.
 
     Raises:
-        UserError: the key does not exist, or its values have another type.
+        UserError: an override has no "=", its key does not exist, or its value has another type.
     """
     config.lock()
     for setting in assignments:

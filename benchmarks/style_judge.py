@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--packages", default="data/emoji_styles", help="folder of npm packages")
-    flags.add_argument("--names", type=int, default=64, help="number of names in training")
-    flags.add_argument("--styles", nargs="+", default=None, help="styles; all if not given")
+    flags.add_argument("--names", type=int, default=64, help="number of emoji names (default: 64)")
+    flags.add_argument("--styles", nargs="+", default=None, help="drawing styles (default: all)")
     flags.add_argument(
-        "--min-styles", type=int, default=5, help="minimum number of styles of a name"
+        "--min-styles", type=int, default=5, help="leave out names with fewer styles (default: 5)"
     )
-    flags.add_argument("--copies", type=int, help="number of copies of each drawing in training")
+    flags.add_argument("--copies", type=int, help="versions of a drawing that the judge trains on")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     chosen = {"styles": tuple(flags.styles)} if flags.styles else {}

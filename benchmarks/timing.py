@@ -70,7 +70,7 @@ def matmul_candidates(sizes: tuple[int, ...] = MATMUL_SIZES) -> dict[str, Callab
 
 
 def peak_flops(seconds: Rounds) -> list[float]:
-    """Return the FLOP/s in each round of the `matmul_candidates` with the highest median."""
+    """Return, for each round, the FLOP/s of the matrix product whose median FLOP/s is highest."""
     rates = {
         name: [2 * int(name.removeprefix("matmul_")) ** 3 / s for s in times]
         for name, times in seconds.items()

@@ -40,10 +40,10 @@ DEDICATED_FLAGS = {
     "steps": "--flops",
     "evaluation.num_samples": "--samples",
 }
-"""Keys that have a separate flag, and that flag."""
+"""Configuration keys that `--set` refuses, each with the flag that sets it."""
 
 ROW_KEYS = ("paradigm", "rate", "set", "seed", "flops", "samples")
-"""Keys that identify a row."""
+"""Fields that identify a row of tuning.json; a new row replaces one with equal values."""
 
 Row = dict[str, object]
 
@@ -55,10 +55,10 @@ def main(argv: list[str] | None = None) -> list[Row]:
         "names", nargs="*", default=[*compare.PASSES], help="paradigms to train (default: all)"
     )
     flags.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
-    flags.add_argument("--set", nargs="*", default=[], help="overrides for all runs")
+    flags.add_argument("--set", nargs="*", default=[], help="overrides key=value for all runs")
     flags.add_argument("--seed", type=int, default=0, help="RNG seed of the runs")
-    flags.add_argument("--flops", type=float, help="training FLOPs of each run")
-    flags.add_argument("--samples", type=int, help="number of documents to measure")
+    flags.add_argument("--flops", type=float, help="training FLOPs (default: configs/compare.py)")
+    flags.add_argument("--samples", type=int, help="documents (default: configs/compare.py)")
     flags.add_argument("--out", default="runs/tuning", help="folder of runs and metrics")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
     flags = flags.parse_args(argv)

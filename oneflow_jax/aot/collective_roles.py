@@ -29,7 +29,7 @@ class CollectiveTraffic:
 
     Attributes:
         kind: kind of collective.
-        role: one of the roles above.
+        role: what the collectives move: `PARAMETERS`, `GRADIENTS`, `ACTIVATIONS` or `SMALL`.
         count: number of collectives in one step.
         bytes: bytes that each chip sends.
         module: path of the module, for example "backbone/mlp/gate".
@@ -74,7 +74,7 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
 
 
 def _parameter_sizes(system: system_lib.System) -> set[int]:
-    """Return parameter sizes, unsharded and sharded by `tensor`; per layer for stacked ones."""
+    """Return parameters' element counts (per layer if stacked), whole and sharded by `tensor`."""
     sizes = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(system.abstract_state.params):
         stacked = "blocks" in jax.tree_util.keystr(path)

@@ -151,12 +151,13 @@ def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
 
 
 def _groups_from_mesh(mesh: str, axes: str) -> np.ndarray:
-    """Return the groups along some axes of a mesh.
+    """Return the device groups along some axes of a mesh, one row per group.
 
-    In the text, a mesh is `'a'=2,'b'=4`, an axis is `'b'`, and a part of an axis is `'b':(1)2`.
+    In the text, a mesh is `'a'=2,'b'=4`, and an axis is `'b'`. A part of an axis is `'b':(1)2`: its
+    size is 2, and the parts before it have the total size 1.
 
     Raises:
-        ValueError: the devices are not in the order of the mesh.
+        ValueError: `mesh` lists the devices in another order (`device_ids`).
     """
     if "device_ids" in mesh:
         raise ValueError(f"unsupported form of replica_groups: mesh[{mesh}]")

@@ -32,7 +32,7 @@ class Memory:
     """Memory of each chip while a program runs.
 
     Attributes:
-        categories: bytes by category.
+        categories: bytes by category, for example "parameters" or "temporaries".
         fits: whether the program compiled without running out of memory. If False, `categories`
             has only the arguments and the temporaries.
     """
@@ -189,8 +189,8 @@ def parse_oom_temporaries(message: str, argument_bytes: float) -> float:
 def _optimized_hlo(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
     """Return the text of the optimized program: the TPU compiler's dump if any, else JAX's text.
 
-    The dump is preferred because JAX 0.10 fails on v6e programs whose sparse cores run gathers
-    concurrently.
+    The dump is preferred because JAX 0.10 cannot return the text of v6e programs whose sparse cores
+    run gathers concurrently.
     """
     # The compiler may also dump smaller programs that run on other cores; take the largest one.
     written = [*folder.glob("*.after_codegen.txt")]

@@ -50,7 +50,7 @@ class Instruction:
         name, opcode: name and opcode in the text.
         shapes: shapes of the instruction's results.
         operands: names of the instructions whose results are the operands.
-        attributes: text of the attributes.
+        attributes: text after the operands, for example "calls=%body, metadata={...}".
         is_root: whether the result is also the result of the whole computation.
     """
 
@@ -88,7 +88,7 @@ class Program:
 
     @functools.cached_property
     def run_counts(self) -> dict[str, int]:
-        """Number of runs of each computation in one call of the program, also within fusions.
+        """Number of runs of each computation, fused ones included, in one call of the program.
 
         A loop whose trip count is unknown (`dynamic_loops`) counts as one iteration. All branches
         of a conditional are counted.
@@ -219,4 +219,4 @@ def _closing_paren(text: str, opening: int) -> int:
         depth += {"(": 1, ")": -1}.get(text[place], 0)
         if depth == 0:
             return place
-    raise ValueError(f"unbalanced: {text[:80]}")
+    raise ValueError(f"unbalanced parentheses: {text[:80]}")

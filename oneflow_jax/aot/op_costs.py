@@ -227,7 +227,7 @@ def _count_window_products(
     rhs_dilate: int,
     padding_before: int,
 ) -> int:
-    """Count, along one axis, the pairs of output and window position that fall on an input."""
+    """Count, along one axis, the pairs (output, window position) that fall on an input element."""
     place = (
         np.arange(output_size)[:, None] * stride
         + np.arange(kernel_size)[None] * rhs_dilate

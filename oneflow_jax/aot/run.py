@@ -45,8 +45,8 @@ def run(
         program_names: names of `PROGRAMS` to compile.
 
     Raises:
-        UserError: a name or a value is wrong; or, after all programs have been compiled, a program
-            does not fit a chip's memory.
+        UserError: a topology's name or a value of the configuration is invalid; or, after all
+            programs have been compiled, a program does not fit a chip's memory.
     """
     chosen = [topologies.parse_topology(name) for name in topology_names or config.aot_topologies]
     if not chosen:
@@ -64,8 +64,8 @@ def run(
     workdir.write_atomically(folder / workdir.AOT_REPORT, json.dumps(figures, indent=1) + "\n")
     report.plot_memory(folder / workdir.AOT_MEMORY_PLOT, config.name, figures)
     print(report.format_table(figures))
-    print(f"Figures: {folder / workdir.AOT_REPORT}")
-    print(f"Memory: {folder / workdir.AOT_MEMORY_PLOT}")
+    print(f"Metrics: {folder / workdir.AOT_REPORT}")
+    print(f"Plot of memory: {folder / workdir.AOT_MEMORY_PLOT}")
     problems = [line for name in figures for line in report.oom_messages(name, figures[name])]
     if problems:
         raise UserError("\n".join(["Not all programs fit:", *problems]))

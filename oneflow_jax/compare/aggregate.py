@@ -21,7 +21,7 @@ CURVE_METRICS = (
 """Metrics that are plotted against forward passes and seconds."""
 
 SIGNIFICANT_DIGITS = 6
-"""Number of significant digits in the JSON; rounding hides differences of the last bits."""
+"""Significant digits of numbers in `compare.json`; rounding hides differences in the last bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ MODEL_INFO = {
 
 
 def model_info(paradigm: str) -> ModelInfo:
-    """Return the texts of a paradigm; a paradigm without an entry gets its name as text."""
+    """Return the entry of `MODEL_INFO`; without an entry, each text is the paradigm's name."""
     return MODEL_INFO.get(paradigm, ModelInfo(paradigm, paradigm, paradigm))
 
 
@@ -115,10 +115,10 @@ def aggregate_model(
 def aggregate_seeds(measurements: Sequence[Measurement], seed: int = 0) -> page.Estimate:
     """Return the mean over training runs, with a 95 % interval.
 
-    For a single run, this is the bootstrap interval over documents. For n runs, the interval covers
-    two intervals: Student's t interval over runs, mean ± t s / √n with n - 1 degrees of freedom,
-    and the bootstrap interval over documents. The t interval of a few runs is wide: for n = 3, t is
-    4.3.
+    For a single run, this is the bootstrap interval over documents. For n runs, it is the smallest
+    interval that contains both the bootstrap interval over documents and Student's t interval over
+    runs, mean ± t s / √n with n - 1 degrees of freedom. The t interval of a few runs is wide: for
+    n = 3, t is 4.3.
     """
     rng = np.random.default_rng(seed)
     values = [one.draws if len(one.draws) else [one.value] for one in measurements]
@@ -144,7 +144,7 @@ def bootstrap_mean(values: Sequence[float]) -> page.Estimate:
 
 
 def to_json(comparison: page.ComparisonResult) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the content of `compare.json`: value, low and high by paradigm and metric."""
+    """Return the content of `compare.json`: value and interval, by paradigm and metric."""
     return {
         one.name: {
             name: {key: _round_sig(x) for key, x in dataclasses.asdict(figure).items()}

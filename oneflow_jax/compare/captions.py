@@ -37,14 +37,14 @@ CAVEATS = (
     (
         (),
         "Forward passes and seconds on the curves were measured on large batches, in which all "
-        "rows wait for the slowest one. They were timed once for each training run.",
+        "rows wait for the slowest one. Each training run was timed once.",
     ),
     (
         ("chameleon", "dalle", "transfusion", "lmfusion"),
         "Autoregressive models use a KV cache: most of their forward passes process one slot, "
         "whereas a forward pass of the concurrent models processes all slots.",
     ),
-    ((), "The page shows the first documents, without selection."),
+    ((), "The documents on the page are the first that were generated, without selection."),
 )
 """(names of models, caveat); a caveat without names applies to all models."""
 

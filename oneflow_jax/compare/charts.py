@@ -28,7 +28,7 @@ MARKER_SHAPES = (
 _OVERLAP_TOLERANCE = (
     1.0,
     3.0,
-)  # Two markers overlap if both distances are less: percent of the width, pixels of the height.
+)  # Two markers overlap if they are closer than this % of the width and these pixels of height.
 _MIN_LOG_SCALE_RATIO = 10  # The y axis is logarithmic if greatest / least value is above this.
 
 
@@ -144,7 +144,7 @@ def _pad_range(low: float, high: float) -> AxisScale:
 def _y_scale(values: Sequence[float], bounds: Sequence[float]) -> AxisScale:
     """Choose the y scale: logarithmic if greatest / least value is large, else linear.
 
-    A linear scale starts at 0 unless all values are far above 0.
+    A linear scale starts at 0 unless the least value is negative or above half of the greatest.
     """
     low, high = min([*values, *bounds]), max([*values, *bounds])
     if low > 0 and max(values) / min(values) > _MIN_LOG_SCALE_RATIO:

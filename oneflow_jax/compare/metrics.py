@@ -80,13 +80,17 @@ METRICS = (
         format_count,
     ),
     MetricInfo(
-        "seconds_per_document", "Seconds per document", "↓", "at batch size 1", format_significant
+        "seconds_per_document",
+        "Seconds per document",
+        "↓",
+        "time to generate one document, at batch size 1",
+        format_significant,
     ),
     MetricInfo(
         "seconds_per_document_8",
         "Seconds per document, batch 8",
         "↓",
-        "time of a batch of 8, divided by 8",
+        "time to generate 8 documents in one batch, divided by 8",
         format_significant,
     ),
     MetricInfo(
@@ -171,7 +175,11 @@ METRICS = (
         "fraction of captions generated for an image that name what the image shows",
     ),
     MetricInfo(
-        "cider", "CIDEr of captions", "↑", "by COCO's scorer, 0 to 10", decimal_formatter(2)
+        "cider",
+        "CIDEr of captions",
+        "↑",
+        "similarity of captions to reference captions, by COCO's scorer, 0 to 10",
+        decimal_formatter(2),
     ),
     MetricInfo(
         "nats_per_document",
@@ -264,9 +272,13 @@ METRICS = (
         "95 % of new real images are",
     ),
     MetricInfo(
-        "train_flops", "Training FLOPs", "", "equal up to one training step", format_scientific
+        "train_flops",
+        "Training FLOPs",
+        "",
+        "FLOPs of training; they differ between models by at most one training step",
+        format_scientific,
     ),
-    MetricInfo("parameters", "Parameters", "", "number of trained parameters", format_count),
+    MetricInfo("parameters", "Parameters", "", "number of parameters, except codecs", format_count),
 )
 """All metrics that have a description, in the order of the tables."""
 

@@ -110,7 +110,7 @@ def _describe_sample(sample: document.Document) -> list[str | dict[str, str]]:
             alt = f"Image {count} of {total} in: {sample.text()}"
             parts.append({"uri": _data_uri(part.pixels), "alt": alt})
         else:
-            raise ValueError(f"a finished document has text and pixels only, not {part}")
+            raise ValueError(f"samples: a finished document has only text and images, not {part}")
     return parts
 
 

@@ -18,7 +18,7 @@ class Estimate:
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, dataclasses.astuple(self))) or self.low > self.high:
-            raise ValueError(f"{self} is not a finite number with an interval around it")
+            raise ValueError(f"{self}: all values must be finite, and low must not be above high")
 
     @property
     def exact(self) -> bool:
@@ -111,7 +111,7 @@ class ComparisonResult:
         reference_bounds: metrics of reference data that no model generated, by title, such as
             {'real data': ..., 'shuffled': ...}; the upper bound comes first.
         latency: latency by model and batch size, in any order.
-        roofline: tables by title; the first row has the names of the columns.
+        roofline: tables of roofline estimates by title; the first row names the columns.
         notes: sentences about the results and the method.
         definitions: descriptions of metrics by name; they replace those in `compare.metrics`.
         num_images: number of generated images that the image distances are measured on.

@@ -4,7 +4,7 @@
 |----------------------------|-------------------------------------------------------------|
 | compare.html               | the page                                                    |
 | compare.md                 | tables and notes of the page as Markdown                    |
-| compare.json               | value, low and high by paradigm and metric                  |
+| compare.json               | value and ends of its interval, by paradigm and metric      |
 | latency.json               | seconds and forward passes of each timed batch              |
 | codec/, <paradigm>-<seed>/ | training runs; `runtime.workdir` lists their files          |
 """
@@ -37,14 +37,14 @@ BATCH_SIZES = (1, 8)
 """Batch sizes for which latency is measured."""
 
 MIN_SAMPLES = 16
-"""Minimum number of samples: half of them must be enough for image distances."""
+"""Minimum of `num_samples`: image distances are also computed on random halves of the samples."""
 
 BatchTimings = dict[int, list[tuple[float, int]]]
 """(seconds, forward passes) of each timed batch, by batch size."""
 
 
 def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
-    """Train and measure all models, and return the path of the page; finished runs are skipped.
+    """Train and measure all models that are not yet trained or measured; return the page's path.
 
     Raises:
         UserError: a value of the configuration is invalid, or packages are missing.
@@ -59,9 +59,7 @@ def run(config: ml_collections.ConfigDict, folder: epath.Path) -> epath.Path:
     measured: dict[str, list[measure.RunMeasurements]] = {}
     training_runs = list(runs.iter_runs(config, folder))
     for number, one in enumerate(training_runs, 1):
-        logging.info(
-            "%s, seed %d: training %d of %d.", one.name, one.seed, number, len(training_runs)
-        )
+        logging.info("%s, seed %d: run %d of %d.", one.name, one.seed, number, len(training_runs))
         done = runs.train_run(config, folder, one)
         trained.setdefault(one.name, []).append(done)
         measured.setdefault(one.name, []).append(measure.measure(done, config))
@@ -96,7 +94,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if config.reported_nfe.get(name) not in one.evaluation.nfe:
             raise UserError(
                 f"reported_nfe.{name}={config.reported_nfe.get(name)} is not in models.{name}."
-                f"evaluation.nfe={one.evaluation.nfe}."
+                f"evaluation.nfe={one.evaluation.nfe}. Give one of these values."
             )
         if not MIN_SAMPLES <= config.num_samples <= one.source.documents:
             raise UserError(
@@ -158,7 +156,7 @@ def _measure_latency(
             for name, batches in record["seconds"].items()
         }
         return timings, record["machine"]
-    logging.info("Timing %s.", ", ".join(finished_runs))
+    logging.info("Measuring the latency of %s.", ", ".join(finished_runs))
     machine = {name: str(value) for name, value in host.machine_info().items()}
     makers = {name: measure.TimedGenerator(one, config) for name, one in finished_runs.items()}
     timings: dict[str, BatchTimings] = {

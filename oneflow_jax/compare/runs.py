@@ -32,7 +32,8 @@ class TrainingRun:
     Attributes:
         name: name of the model.
         seed: RNG seed of parameters, batches and noise.
-        config: configuration of the run; its number of steps is set by the FLOPs budget.
+        config: configuration of the run; `flops_budget` determines the number of steps, not
+            `config.steps`.
         folder: folder of the run.
         flops_budget: training FLOPs that the run may use.
     """
@@ -69,7 +70,7 @@ def iter_runs(config: ml_collections.ConfigDict, folder: epath.Path) -> Iterator
 
 
 def ensure_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Train the codec of image codes if a model needs it and it is not trained yet."""
+    """Train the VQ codec if a model generates image codes and the codec is not trained yet."""
     names = {config.models[name].paradigm.name for name in config.models_shown}
     if not names & set(paradigms.USES_IMAGE_TOKENS):
         return

@@ -34,7 +34,7 @@ def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) ->
 def _autoregressive_bars(
     layout: layouts.Layout, batch: generate.GeneratedBatch
 ) -> Iterator[TimelineBar]:
-    """Yield the bars of an autoregressive sample: one pass per token, other passes for images."""
+    """Yield the bars of an autoregressive sample: one pass per token, the rest shared by images."""
     canvas = batch.canvas
     runs = list(layouts.iter_parts(canvas.modality[0], canvas.span[0], canvas.position[0]))
     words = sum(len(at) for what, at in runs if what == Modality.TEXT)
@@ -51,7 +51,7 @@ def _autoregressive_bars(
 
 
 def _concurrent_bars(view: trajectory.TrajectoryView, nfe: int) -> Iterator[TimelineBar]:
-    """Yield the bars of a concurrent sample; all frames take equal numbers of forward passes."""
+    """Yield the bars of a concurrent sample, whose steps are equal parts of `nfe`."""
     each = nfe / max(1, len(view.frames) - 1)
     for part, first, last in token_times.compute_formation_intervals(view):
         picture = isinstance(part, trajectory.ImageView)

@@ -64,4 +64,4 @@ DEVICE_KINDS = {
     "TPU v6 lite": "v6e",
     "TPU v6e": "v6e",
 }
-"""The name of the generation by `jax.Device.device_kind`."""
+"""Key of `CHIPS` for each `jax.Device.device_kind`."""

@@ -6,13 +6,13 @@ multiply-add. Multiply-adds per slot:
     layer    2 D H A (query, out) + 2 D K A (key, value) + 2 S H A (scores, values) + 3 D F (MLP)
     network  N layers + E D (tokens) + C D (patches) + 256 D + D D (time) + D O (heads)
 
-`shapes` defines the letters. S is the number of keys that a query is multiplied with, including
-masked keys. O is the total output width of all heads. Every slot passes through both input
-projections and all heads. The backward pass costs twice the forward pass: it computes gradients of
-inputs and of weights. Patches and the time are data, so their projections need no gradient of the
-input. The count excludes everything that is not a matrix product (norms, softmax, rotary
-embeddings, AdamW), and recomputation in the backward pass (`backbone.REMAT`). `muon` counts the
-matrix products of the optimizer Muon.
+`oneflow_jax.shapes` defines the letters. S is the number of keys that a query is multiplied with,
+including masked keys. O is the total output width of all heads. Every slot passes through both
+input projections and all heads. The backward pass costs twice the forward pass: it computes
+gradients of inputs and of weights. Patches and the time are data, so their projections need no
+gradient of the input. The count excludes everything that is not a matrix product (norms, softmax,
+rotary embeddings, AdamW), and recomputation in the backward pass (`backbone.REMAT`). `muon` counts
+the matrix products of the optimizer Muon.
 """
 
 import dataclasses

@@ -52,7 +52,7 @@ class DocumentShape:
 
 @dataclasses.dataclass(frozen=True)
 class ForwardPass:
-    """The part of one row in a forward pass, and how often the pass is repeated.
+    """The slots of one row of the batch in a forward pass, and how often the pass is repeated.
 
     Attributes:
         num_slots: number of slots that pass through the network; each attends to all of them.
@@ -68,7 +68,7 @@ class ForwardPass:
 
 
 PassSchedule = Callable[[DocumentShape, int], Iterator[ForwardPass]]
-"""Function that maps a document and an NFE to forward passes; the NFE may be one per image."""
+"""Function that maps a document and an NFE to forward passes; some functions take NFE per image."""
 
 
 @dataclasses.dataclass(frozen=True)

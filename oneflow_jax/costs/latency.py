@@ -11,9 +11,9 @@ The time is a lower bound, since the model ignores:
   overlap fully.
 - Communication. Chips share weights, work and caches evenly (tensor parallelism), and computation
   is assumed to hide their all-reduces. Each slot and layer has two all-reduces of D values, 8 D
-  bytes, and about 24 D^2 FLOPs. For passes over many slots, the assumption holds for up to 3 D W /
-  peak chips in a ring, where W is the bandwidth of a chip along the ring in bytes/s. That is 4
-  chips of v4 at D = 4,096.
+  bytes, and about 24 D^2 FLOPs. For passes over many slots, the assumption holds for rings of up
+  to n = 3 D W / peak chips, where W is the bandwidth of a chip along the ring in bytes/s. On v4
+  with D = 4,096, n is 4.
 - The tower that a slot does not use. (A program that evaluates both towers and selects one of the
   results reads and computes nearly twice as much in each pass of `lmfusion`.)
 - Unused cache entries and waiting rows. All documents of a batch are assumed to have one shape, so

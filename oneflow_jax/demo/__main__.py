@@ -14,8 +14,10 @@ PORT = 7860
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until the user stops it; print each `UserError` as a message."""
     flags = argparse.ArgumentParser(prog="python -m oneflow_jax.demo", description=__doc__)
-    flags.add_argument("workdir", nargs="*", help="folders of runs to serve with the shipped model")
-    flags.add_argument("--port", type=int, default=PORT)
+    flags.add_argument(
+        "workdir", nargs="*", help="folders of runs to offer, in addition to the shipped model"
+    )
+    flags.add_argument("--port", type=int, default=PORT, help=f"port (default: {PORT})")
     args = flags.parse_args(argv)
     metric_writer.setup_logging()
     try:

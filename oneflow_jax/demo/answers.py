@@ -1,4 +1,4 @@
-"""The logic of the page: it converts prompts to HTML, and does not depend on the widgets."""
+"""The logic of the demo page: functions from prompts to HTML, which do not use Gradio."""
 
 import os
 import pathlib

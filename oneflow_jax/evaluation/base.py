@@ -1,4 +1,4 @@
-"""Types of an evaluation: tasks with prompts, and metrics of the generated documents."""
+"""Classes of evaluation suites, their tasks and their results, and metrics that tasks share."""
 
 import dataclasses
 import functools
@@ -43,7 +43,7 @@ class MetricResult:
 def score_fractions(
     outcomes: Mapping[str, Sequence[bool]], gallery: tuple[GalleryCell, ...] = ()
 ) -> MetricResult:
-    """Return a result with one metric per name: the fraction of its outcomes that are True."""
+    """Return a result with one metric per name in `outcomes`: the fraction of True values."""
 
     def bootstrap_fractions(seed: int) -> BootstrapSamples:
         return {
@@ -64,7 +64,7 @@ def _fraction_of_subset(outcomes: Sequence[bool], indices: np.ndarray) -> float:
 
 
 def merge(*results: MetricResult) -> MetricResult:
-    """Merge the metrics of several results for the same documents."""
+    """Merge several results for the same documents into one with the metrics of all."""
 
     def spread(seed: int) -> BootstrapSamples:
         return {name: values for one in results for name, values in one.bootstrap(seed).items()}
@@ -87,7 +87,7 @@ class EvalTask:
         score: function that scores the generated documents, one per prompt, in the same order.
         may_insert_images: whether the model may insert images during sampling, which takes up to
             twice the NFE.
-        is_editing: whether the model edits the prompts.
+        is_editing: whether the model corrects errors in the prompts instead of filling gaps.
         is_captioning: whether the model generates text for an image that comes before the text.
     """
 
@@ -106,8 +106,8 @@ class EvalSuite:
     Attributes:
         tasks: the tasks.
         measure_reference: function that returns metrics of the data or of a classifier, by name.
-            They do not depend on the model. The function may take minutes, because it may train the
-            classifier.
+            These metrics do not depend on the model. The function may take minutes, because it may
+            train the classifier.
     """
 
     tasks: tuple[EvalTask, ...]
@@ -129,7 +129,7 @@ def diversity(labels: Sequence[str], num_labels: int) -> float:
 
 
 def total_variation(generated: Sequence[int], real: Sequence[int]) -> float:
-    """Return the total variation distance of both distributions, from 0 (equal) to 1 (disjoint)."""
+    """Return the total variation distance between the value frequencies of two lists, 0 to 1."""
     upto = max([*generated, *real], default=0) + 1
     shares = [np.bincount(one, minlength=upto) / max(1, len(one)) for one in (generated, real)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)

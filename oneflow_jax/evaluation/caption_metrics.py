@@ -22,18 +22,18 @@ import numpy as np
 from oneflow_jax.errors import UserError
 
 PACKAGE = "pycocoevalcap"
-"""The optional package with the scorers."""
+"""Name of the optional package with COCO's scorers."""
 
 
 def is_missing() -> bool:
-    """Return whether the optional package is missing; then no metric is computed."""
+    """Return whether `PACKAGE` is not installed; then no caption metric is computed."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
 def compute_metrics(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """Compute all metrics of the captions; return {} if the optional package is not installed.
+    """Compute all metrics of the captions; return {} if `PACKAGE` is not installed.
 
     Args:
         generated: one caption per image; a caption may be empty.
@@ -76,7 +76,7 @@ def compute_per_caption(
 def _index_captions(
     generated: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Return the references and the generated captions by index, as COCO's scorers need them."""
+    """Map each image's index to its normalized references, and to a list with its caption."""
     right = {n: [normalize(one) for one in captions] for n, captions in enumerate(references)}
     return right, {n: [normalize(caption)] for n, caption in enumerate(generated)}
 

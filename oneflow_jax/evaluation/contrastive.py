@@ -19,7 +19,7 @@ EMBED_DIM = 256
 """Dimension of the shared embedding space."""
 
 NUM_STEPS = 1200
-"""Number of optimizer steps; the emoji classifier then labels most clean training images right."""
+"""Default number of optimizer steps: an emoji classifier then labels most training images right."""
 
 BATCH_SIZE = 512
 """Image-text pairs per step, or all pairs if there are fewer.

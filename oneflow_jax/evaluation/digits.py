@@ -26,8 +26,8 @@ def make_suite(
     """Make the suite: joint generation of captions and images, scored with a classifier.
 
     Args:
-        train: digits that the classifier is trained on.
-        heldout: digits that the classifier is tested on (`classifier_accuracy`).
+        train: documents that the classifier is trained on.
+        heldout: documents whose images the classifier is tested on (`classifier_accuracy`).
         num_samples: number of documents to generate.
     """
     from sklearn import svm  # Importing sklearn takes 2 s.

@@ -6,8 +6,9 @@ word, or followed by a spurious word. In documents with images, one image is rep
     edit_text_recall   fraction of the errors in words that are corrected; two swapped words count
                        as one error, since the alignment of items leaves one of the two in place
     edit_image_recall  fraction of the replaced images that show the right content after editing
-    over_edit_rate     fraction of the items without an error that are missing after editing
-    unedited_baseline  fraction of all items that are right before editing
+    over_edit_rate     fraction of the words and images without an error that are missing after
+                       editing
+    unedited_baseline  fraction of all words and images that are right before editing
     edit_exact_match   fraction of documents that are entirely right after editing
 """
 
@@ -34,7 +35,7 @@ class CorruptedDocument:
     """A document with injected errors.
 
     Attributes:
-        reference: items of the document without errors: words, and the names of its images.
+        reference: items of the document without errors: words, and `<name>` for each image.
         document: the document with errors.
         corrupted_indices: indices of the items of `reference` that are wrong or are followed by a
             spurious word.
@@ -130,7 +131,7 @@ def score(
     classifier: SingleImageClassifier,
     generated: Sequence[Document],
 ) -> base.MetricResult:
-    """Score the edited documents against the references."""
+    """Score edited documents: compare them with the documents before errors were injected."""
     words: list[bool] = []
     pictures: list[bool] = []
     harmed: list[bool] = []
@@ -146,7 +147,7 @@ def score(
             elif item.startswith("<"):
                 pictures.append(n in matched)
             elif n in one.spurious_after:
-                # The spurious word counts as deleted if no spurious item follows this item.
+                # The spurious word counts as deleted if nothing surplus follows item n.
                 words.append(n in matched and n not in surplus)
             elif n not in before:
                 words.append(n in matched)
@@ -163,7 +164,7 @@ def score(
 def _align(
     corrupted: CorruptedDocument, document: Document, classifier: SingleImageClassifier
 ) -> tuple[set[int], set[int]]:
-    """Return indices of reference items: those that occur, and those next to a surplus item."""
+    """Return indices of reference items: those in `document`, and those next to a surplus item."""
     blocks = edits.align(
         corrupted.reference, _with_names(_to_items(document), classifier)
     ).get_opcodes()

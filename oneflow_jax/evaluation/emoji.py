@@ -4,7 +4,7 @@ The classifier decides that an image shows the nearest emoji of the training dat
 The metrics of editing are in `evaluation.editing`. For models that choose the number of images,
 there are reference metrics:
 
-    reference_num_images_1      fraction of the data's documents with 1 image; also _2, _3 and _4
+    reference_num_images_1      fraction of training documents with 1 image; also _2, _3 and _4
 """
 
 import functools
@@ -24,7 +24,7 @@ def make_suite(
     *,
     variable_length: bool,
 ) -> base.EvalSuite:
-    """Make the suite: tasks of `num_samples` documents each, over the concepts of training.
+    """Make the suite: tasks of up to `num_samples` documents each, for the concepts in training.
 
     Args:
         concepts: all concepts, including those held out of training.

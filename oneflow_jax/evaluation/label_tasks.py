@@ -12,8 +12,8 @@
 
 Models that choose the number of images also generate whole documents without a prompt:
 
-    document_alignment          fraction of images that show the label at their place in the text;
-                                the images and the labels are aligned as two sequences
+    document_alignment          fraction of images that show the right label: the labels in the text
+                                and what the images show are aligned as two sequences
     document_count_accuracy     fraction of the documents that have as many images as their text
                                 states, among documents that state a count
     document_num_images_1       fraction of documents with 1 image; also _2, _3 and _4
@@ -125,7 +125,7 @@ def compare_labels(
 
 
 def image_count_fractions(prefix: str, documents: Sequence[Document]) -> dict[str, float]:
-    """Return the fractions of documents with 1, 2, 3 and 4 images."""
+    """Return the fractions of documents with n = 1 to 4 images, as `<prefix>_num_images_<n>`."""
     counts = [len(documents[n].images()) for n in range(len(documents))]
     return {
         f"{prefix}_num_images_{n}": base.fraction([count == n for count in counts])

@@ -68,8 +68,8 @@ def precision_recall(
     one of these balls.
 
     Raises:
-        UserError: the widths differ, a set has `neighbors` vectors or fewer, or `neighbors` is
-            below 1.
+        UserError: the dimensions of the vectors differ, a set has `neighbors` vectors or fewer, or
+            `neighbors` is below 1.
     """
     real, generated = fid_kid.validate_pair(real, generated, min_count=neighbors + 1)
     check_at_least("neighbors", neighbors, 1)
@@ -94,7 +94,8 @@ def measure_memorization(
         percentile: percentile of held-out distances below which an image counts as memorized.
 
     Raises:
-        UserError: the widths differ, a set is empty, or half of `heldout` or more is in training.
+        UserError: the dimensions of the vectors differ, a set is empty, or half of `heldout` or
+            more is in training.
     """
     generated, training = fid_kid.validate_pair(generated, training, min_count=1)
     heldout, _ = fid_kid.validate_pair(heldout, training, min_count=1)

@@ -34,7 +34,8 @@ SKIP_DAMAGED = "checkpoint.skip_damaged"
 _MIN_SLICE_BYTES = 2**20
 """Replicas share the saving of an array only if each of them saves at least this number of bytes.
 
-To share an array, JAX slices it, and compiles a program for each way of slicing.
+To share an array, JAX slices it with a program compiled for its shape. For small arrays, compiling
+would take longer than saving.
 """
 
 
@@ -137,8 +138,8 @@ class Checkpoints:
                 newest checkpoint that is not damaged.
 
         Raises:
-            UserError: the checkpoint is damaged; or an earlier version of this project saved the
-                checkpoint, without stream positions.
+            UserError: there is no checkpoint; or the newest one is damaged (with `skip_damaged`,
+                all are); or an earlier version of this project saved it, without stream positions.
         """
         like_items = {
             "ema": abstract_state.ema,
@@ -195,7 +196,7 @@ class Checkpoints:
                 damage,
                 target,
             )
-        raise AssertionError("a checkpoint exists")
+        raise AssertionError("unreachable: the loop returns a checkpoint or raises")
 
     def _list_common_steps(self) -> list[int]:
         """List the steps of the checkpoints that all processes see, the newest first."""

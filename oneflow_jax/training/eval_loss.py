@@ -24,7 +24,7 @@ from oneflow_jax.training import step, update
 from oneflow_jax.training.update import Metrics
 
 EvalStep = Callable[[PyTree, Array, Array, Canvas], Metrics]
-"""Function that maps parameters, PRNG key, u and clean rows to loss totals of all rows."""
+"""Function from parameters, PRNG key, uniform number u and clean rows to the rows' total losses."""
 
 CONDITIONAL_LOSSES = (
     ("loss_text_given_image", "image_to_text", "text"),
@@ -54,7 +54,7 @@ class EvalLosses:
             batches: batches of documents. Only the first batch is used.
             model: the model to evaluate.
             paradigm: the paradigm that corrupts the documents and defines the loss.
-            time_bins: number of evenly spaced times u.
+            time_bins: number of evenly spaced times u at which the losses are measured.
             seed: RNG seed of the noise.
         """
         data = iter(batches)

@@ -71,7 +71,8 @@ def export(
     for name, value in halves.items():
         if not np.isfinite(value).all():
             raise UserError(
-                f"{run_dir}: the parameter {name} has values that float16 cannot represent."
+                f"{run_dir}: the parameter {name} has values that float16 cannot represent. Sample "
+                "from the run's folder instead of an export."
             )
     output.mkdir(parents=True, exist_ok=True)
     if workdir.is_export(output) and (output / workdir.CODEC).exists():

@@ -2,12 +2,12 @@
 
     nats per document = 1/N · Σ_n E_u [ text loss of document n at u ],   n = 1, ..., N
 
-The text loss is the loss term `text` of the scorer.
-The scorer is an objective that corrupts and scores rows. `paradigms/likelihood.py` defines the
-scorers, and says whether a scorer gives the exact value or a bound. Some paradigms have no scorer.
-For each document, u takes evenly spaced values, which are shifted from batch to batch by multiples
-of the golden ratio conjugate. The unit is nats per document and not nats per token, because
-paradigms have different token sequences: some end every document with an END token.
+The text loss is the loss term `text` of the scorer, an objective that corrupts rows and computes
+their loss. `paradigms/likelihood.py` defines the scorers, and says whether a scorer gives the exact
+value or a bound. Some paradigms have no scorer. For each document, the number u, which sets the
+time, takes evenly spaced values. They are shifted from batch to batch by multiples of the golden
+ratio conjugate. The unit is nats per document and not nats per token, because paradigms have
+different token sequences: some end every document with an END token.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ class Likelihood:
         self._eval_step = functools.partial(_eval_step, model=model, paradigm=scorer)
 
     def __call__(self, params: PyTree) -> NatsPerDocument:
-        """Return the nats of each row."""
+        """Return the nats of the text of each row, averaged over times, and its document count."""
         totals = [
             np.mean(
                 [self._score_batch(params, n, k, canvas) for k in range(self._num_times)], axis=0
@@ -105,7 +105,7 @@ class Likelihood:
 def _take(
     batches: streams.BatchStreams, max_documents: int
 ) -> Iterator[tuple[Canvas, Int[np.ndarray, "B"]]]:
-    """Yield batches with the number of documents in each row, up to `max_documents` in total.
+    """Yield batches and their rows' document counts, up to `max_documents` documents in total.
 
     The first batch is always included.
     """

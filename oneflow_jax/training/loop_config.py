@@ -36,7 +36,7 @@ class LoopConfig:
     profile_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values that depend on each other.
+        """Check the intervals of checkpoints and the steps to profile.
 
         Raises:
             UserError: `checkpoint_every` is less than 1, `keep_period` is not a multiple of

@@ -123,11 +123,11 @@ BUILDERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] =
     "adamw": _adamw,
     "muon": _muon,
 }
-"""Builder of each optimizer, without gradient clipping and frozen parameters, by name."""
+"""Name of an optimizer -> function that builds it; `optimizer` adds clipping and freezing."""
 
 
 def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
-    """Stop the gradient of parameters whose names match `freeze`."""
+    """Return the parameters; no gradient flows to those whose names match `freeze`."""
     if not freeze:
         return params
     pattern = _compile_pattern(freeze)
@@ -148,7 +148,7 @@ def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: flo
     weight: Float[Array, ""] = jnp.minimum(ema_decay, (1 + step) / (10 + step))
 
     def average(old: Array, new: Array) -> Array:
-        # An unchanged parameter keeps its EMA to the last bit.
+        # A parameter that equals its EMA, such as a frozen one, keeps its EMA to the last bit.
         return jnp.where(new == old, new, old + (1 - weight) * (new - old))
 
     return jax.tree.map(average, ema, params)

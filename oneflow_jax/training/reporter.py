@@ -1,7 +1,8 @@
 """Reports of a training run: mean metrics of its steps, and its speed.
 
-train/NAME_per_second            rate of each of `System.throughput_keys`; pauses for evaluation,
-                                 saving and previews do not count
+train/NAME_per_second            rate of NAME, such as documents or slots, for each name in
+                                 `System.throughput_keys`; pauses for evaluation, saving and
+                                 previews do not count
 train/step_time                  median duration in seconds of the steps since the last report
 train/step_time_max_over_median  duration of the slowest of these steps divided by the median
 train/data_wait_fraction         fraction of the time spent waiting for data, maximum over processes

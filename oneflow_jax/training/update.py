@@ -104,5 +104,5 @@ def sum_leading(stacked: PyTree) -> PyTree:
 
 
 def single(value: Float[Array, ""]) -> metrics.Average:
-    """Return the average of a single value; it can be merged with other averages."""
+    """Return a `metrics.Average` of one value, which can be merged with other averages."""
     return metrics.Average(total=value, count=jnp.float32(1.0))

@@ -53,7 +53,7 @@ class Card {
     return this.story.frames[Math.min(step, this.story.frames.length - 1)];
   }
 
-  /** Returns the keys of parts and the tokens by key of the previous frame; null at the start. */
+  /** Returns the part keys and the tokens by key of the frame before `step`; null if the document does not change. */
   before(step) {
     if (step === 0 || step >= this.story.frames.length) return null;
     const parts = this.story.frames[step - 1][1];

@@ -14,7 +14,7 @@ GRID_COLUMNS = 16
 
 
 def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> bytes:
-    """Plot two histograms and a grid of images, which are uint8 `[n n 3]`; return a PNG."""
+    """Plot histograms of words and images per document, and images (uint8 `[n n 3]`), as PNG."""
     drawn = figure.Figure(
         figsize=(11, 7), dpi=120, facecolor=fonts.BACKGROUND_COLOR, layout="constrained"
     )

@@ -107,7 +107,7 @@ class SpritePacker:
         return self._positions[tile]
 
     def _add_tile(self, pixels: trajectory.Pixels, group: Hashable, lossless: bool) -> TilePosition:
-        """Add a tile to the current sheet of its group, or to a new sheet if that one is full."""
+        """Add a tile to the current sheet of its group; start a new sheet if that one is full."""
         kind = (lossless, pixels.shape, None if lossless else group)
         full = max(1, MAX_SHEET_HEIGHT // pixels.shape[0])
         if (

@@ -96,7 +96,7 @@ def average_times(word_times: Sequence[WordTime]) -> dict[str, tuple[float, int]
 
 
 def _first_stable(is_stable: Sequence[bool]) -> int:
-    """Return the first index from which all values are true; if the last is false, its index."""
+    """Return the first index from which all values are true; the last index if there is none."""
     trailing = next((n for n, true in enumerate(reversed(is_stable)) if not true), len(is_stable))
     return len(is_stable) - max(trailing, 1)
 

@@ -135,7 +135,7 @@ Part = TextSpan | ImageView
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-    """A document at one step: `time` is the run's time t, and `parts` are in reading order."""
+    """A document at one sampling step, at the sampler's time t; `parts` are in reading order."""
 
     time: float
     parts: tuple[Part, ...]

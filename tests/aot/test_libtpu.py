@@ -95,7 +95,7 @@ def test_collectives_across_slices_are_reported():
 
 
 def test_programs_that_jax_cannot_parse():
-    """Compile for v6e, whose SparseCores gather embedding rows while other cores compute."""
+    """Compile for v6e, whose SparseCores gather embeddings concurrently; JAX cannot parse this."""
     config = small_config(
         data__sequence_length=1024, data__vocab_size=32_768, model__embed_width=512
     )

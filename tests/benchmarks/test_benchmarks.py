@@ -151,7 +151,7 @@ def test_corrupted_files_cause_no_failures(tmp_path, monkeypatch):
 
 
 def test_bare_loop_generates_equal_documents():
-    """Check that the bare loop computes the same result, so that timing it measures diffrax."""
+    """Check that the bare loop computes what diffrax computes, so their times are comparable."""
     state = {"a": np.float32([1.0, -2.0])}
     plan = ode.make_schedule("euler", 5)
 
@@ -278,7 +278,11 @@ def test_judge_separates_real_and_shuffled_documents(tmp_path, monkeypatch, caps
     figures = [results["interleaved_score"][f"{share:g}"] for share in judge.SHUFFLED_FRACTIONS]
     values = [value for value, _, _ in figures]
     assert values == sorted(values, reverse=True)
-    assert figures[0] == [1, 1, 1]  # This row is compared with itself.
+    assert figures[0] == [
+        1,
+        1,
+        1,
+    ]  # Without shuffling, real documents are compared with themselves.
     assert values[-1] < 0.5
     assert all(0 <= low <= high <= 1 for _, low, high in figures)
     assert all(0.5 < share <= 1 for share in results["named"].values())

@@ -14,7 +14,7 @@ from tests import tiny
 
 
 def autoregressive_sample(document, num_images, nfe_per_image):
-    """Return a finished document of an autoregressive model."""
+    """Return a layout, and a batch with `document` and the NFE of an autoregressive model."""
     layout = dataclasses.replace(tiny.make_layout(48, 0), has_markers=True)
     canvas = layout.canvas([layout.row(document)])
     words = int(np.sum(canvas.modality[0] == Modality.TEXT)) - 1  # BOS does not count.

@@ -1,4 +1,4 @@
-"""Tests of FLOP counts against small hand counts and XLA's cost analysis."""
+"""Tests of FLOP counts against counts by hand and against XLA's cost analysis."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tests of roofline latency: small cases computed by hand, and its two limits."""
+"""Tests of roofline latency: memory-bound and compute-bound cases against values by hand."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ def seconds(name, passes=16, setting=SETTING, **changes):
 def test_memory_bound_latency_matches_hand_count():
     network = model_sizes.ONE_BILLION
     weights, slot = network.weight_bytes(1), network.kv_bytes_per_slot
-    # With two rows, two caches are read: one per document.
+    # A pass over a batch of two documents reads the weights once, and one cache per document.
     assert seconds("oneflow", 5, SMALL) == 5 * weights / 2
     # 3 text tokens and 4 image codes: 7 passes with 0 to 6 cached slots.
     assert seconds("chameleon", 5, SMALL) == 7 * weights / 2 + 21 * slot

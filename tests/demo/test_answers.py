@@ -19,7 +19,7 @@ from tests import runs
 
 @pytest.fixture(scope="module")
 def models():
-    """Use the tiny run in place of the pretrained model."""
+    """Yield the demo's models, with the tiny run in place of the pretrained model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
         patch.setattr(answers, "STEP_PAUSE_S", 0.0)

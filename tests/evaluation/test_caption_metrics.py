@@ -31,7 +31,7 @@ def test_references_score_best():
 
 @pytest.mark.usefixtures("scorers")
 def test_metrics_match_hand_computed_values():
-    """Check 5 of 6 unigrams, 2 of 5 bigrams, and the longest common subsequence, 5 of 6 words."""
+    """Check a caption that shares 5 of 6 words, in order, and 2 of 5 bigrams with its reference."""
     candidates, right = ["a cat sat on a sofa"], [["a big cat on a sofa"]]
     metric_values = caption_metrics.compute_metrics(candidates, right)
     assert metric_values["bleu1"] == pytest.approx(5 / 6)

@@ -70,7 +70,7 @@ def test_loss_of_five_equal_pairs_is_log_five(pairs, params):
 
 
 def test_temperature_is_learned_and_bounded(pairs, params):
-    # Images and phrases are swapped, so the loss is large.
+    # The phrases of the two images are swapped, so the loss rises with the inverse temperature.
     images, bags = pairs[0][:2, 0], pairs[1][1::-1]
     assert abs(float(params["sharpness"]) - np.log(1 / 0.07)) > 1e-3
     values = [

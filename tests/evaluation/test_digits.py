@@ -21,7 +21,7 @@ def suite(scans):
 
 
 def replace_caption(document, digit):
-    """Return the same image with a caption that names another digit."""
+    """Return the document with a caption that names `digit` instead of its own caption."""
     caption = data.TEMPLATES[0].format(data.NAMES[digit])
     return dataclasses.replace(document, parts=(Text(caption), document.parts[1]))
 

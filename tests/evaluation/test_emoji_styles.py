@@ -146,7 +146,7 @@ def test_document_labels_are_compared_as_the_text_names_them(tasks, pixels):
     score = tasks["document"].score
 
     def accuracy(text):
-        # The layout is that of "[0] [1] on the left {0}, on the right {1}".
+        # The template is "[0] [1] on the left {0}, on the right {1}": images come before the text.
         metrics = score([Document((*images, Text(text)))]).metrics
         return metrics["document_accuracy"], metrics["document_alignment"]
 

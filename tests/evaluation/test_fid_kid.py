@@ -32,7 +32,7 @@ def test_frechet_distance_matches_the_matrix_root():
 
 
 def test_frechet_of_fewer_vectors_than_features():
-    """Check that dimensions of zeros do not change the distance; the covariance is singular."""
+    """Check that a rotation into a space of more dimensions does not change the distance."""
     x, y = normal(0, 6, 4), normal(1, 9, 4)
     turn = np.linalg.qr(normal(2, 60, 60).astype(float))[0][:4]
     assert fid_kid.frechet_distance(x @ turn, y @ turn) == pytest.approx(

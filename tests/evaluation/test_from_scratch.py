@@ -1,4 +1,4 @@
-"""Tests of unconditional generation: the interleaved metrics and the text metrics."""
+"""Tests of the metrics of documents that were generated without a prompt."""
 
 import functools
 

@@ -20,7 +20,7 @@ from oneflow_jax.pretrained import clip, inception
 from tests.data import small_style_packages
 
 pytestmark = pytest.mark.skipif(
-    image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
+    image_set_distance.is_missing(), reason="pip install -r requirements-metrics.txt"
 )
 
 SAMPLES = 20
@@ -173,7 +173,7 @@ def test_compositions_are_held_against_real_drawings_of_their_pairs(styles_suite
     train = [drawing.pixels for drawing in drawings if drawing.in_training]
     copied = score([train[n % len(train)] for n in range(SAMPLES)])
     assert real.metrics["composition"] == 1
-    assert real.metrics["composition_judge"] < 0.2  # Its label is always the same.
+    assert real.metrics["composition_judge"] < 0.2  # `label_wrongly` always returns the same label.
     assert real.metrics["composition_memorization_rate"] < 0.2
     assert copied.metrics["composition"] < 0.2
     assert copied.metrics["composition_memorization_rate"] == 1

@@ -1,4 +1,4 @@
-"""Tests of distances and coverage of image sets, with the packaged EfficientNet."""
+"""Tests of distances, precision and recall of image sets, with features of EfficientNet-Lite0."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from oneflow_jax.data import emoji
 from oneflow_jax.evaluation import image_set_distance
 
 pytestmark = pytest.mark.skipif(
-    image_set_distance.is_missing(), reason="needs requirements-metrics.txt"
+    image_set_distance.is_missing(), reason="pip install -r requirements-metrics.txt"
 )
 
 

@@ -220,7 +220,7 @@ def test_repeated_document_has_low_diversity(score, real):
         == metric_values["category_consistency"]
         == 1
     )
-    # If half of the documents occur twice, only few names and templates are lost.
+    # Half of the documents, each of them twice, still have most of the names and templates.
     half = score([*real[:150], *real[:150]])
     assert 0.9 < half["diversity"] < 1
 

@@ -33,7 +33,7 @@ def score_styled(drawings, text, *shown):
         ("a noto fox and a noto owl", 1, True),
         ("a twemoji fox and a noto owl", 0, True),
         ("an owl and a fox", 1, True),
-        ("a noto fox and an owl", 1, False),  # Names have a style in all of a document or nowhere.
+        ("a noto fox and an owl", 1, False),  # In a template, all names have a style, or none has.
     ],
 )
 def test_styles_are_compared_where_the_text_names_them(drawings, text, num_aligned, is_template):

@@ -8,7 +8,7 @@ from oneflow_jax.evaluation import psnr_ssim
 
 
 def make_image_pair(height, width):
-    """Return two images of fixed content."""
+    """Return batches of one random image and of its noisy copy, which are equal in all calls."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     y = np.clip(x + rng.normal(0, 40, x.shape), 0, 255).astype(np.uint8)
@@ -21,9 +21,9 @@ def emoji():
 
 
 # Expected values are from scikit-image 0.26.0:
-# skimage.metrics.structural_similarity(one[0], other[0], channel_axis=2,
+# skimage.metrics.structural_similarity(x[0], y[0], channel_axis=2,
 # gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255), and
-# skimage.metrics.peak_signal_noise_ratio(one[0], other[0], data_range=255).
+# skimage.metrics.peak_signal_noise_ratio(x[0], y[0], data_range=255).
 @pytest.mark.parametrize(
     ("height", "width", "ssim", "psnr"),
     [

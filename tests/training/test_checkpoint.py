@@ -42,7 +42,7 @@ def test_ema_parameters_are_restored_alone(tmp_path):
     with checkpoint.Checkpoints(finished, 3) as checkpoints:
         ema = checkpoints.restore_ema(system.abstract_state.ema)
     runs.assert_identical(jax.tree.map(np.asarray, ema), state.ema)
-    # EMA and parameters differ.
+    # EMA and parameters differ, so the check above would notice if they were interchanged.
     differs = jax.tree.map(lambda x, y: bool(np.any(x != y)), state.ema, state.params)
     assert all(jax.tree.leaves(differs))
 

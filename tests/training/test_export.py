@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def export_folder(tmp_path_factory):
-    """Return an export of the tiny run, read-only like an installed package."""
+    """Return the folder of an export of the tiny run; tests share it and must not change it."""
     system, run = runs.trained_run()
     into = epath.Path(tmp_path_factory.mktemp("release") / "given")
     export.export(system.config, run, into, system.abstract_state.ema)

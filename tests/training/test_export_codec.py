@@ -39,7 +39,7 @@ def make_config(kind, tmp_path):
 
 @pytest.fixture(params=ARCHITECTURES)
 def exported(request, tmp_path, monkeypatch):
-    """Return the layout and the export of a run; the run and its codec are deleted before."""
+    """Return the layout and the export of a run whose own folder and codec are then deleted."""
     config = make_config(request.param, tmp_path)
     folder = epath.Path(tmp_path / "run")
     folder.mkdir()

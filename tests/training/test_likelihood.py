@@ -69,7 +69,7 @@ def test_each_document_is_scored_once_up_to_the_limit(available, limit, monkeypa
     likelihood, params = make_likelihood("mask_flow", batches, available * documents + 1)
     assert batches.asked == 3
     first = likelihood(params)
-    # The same tokens are masked differently, at other times.
+    # All batches are equal, but each is scored at other times and with other masks.
     assert len(set(first.total)) == len(first.num_documents) == 2 * rows
     assert sum(first.num_documents) == 2 * documents
     again = likelihood(params)

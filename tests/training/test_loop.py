@@ -42,7 +42,7 @@ def report(tmp_path, **changes):
 
 
 def test_speeds_exclude_pauses(tmp_path, monkeypatch):
-    """Check steps of 1, 1, 4 and 2 s, with waiting in one of them, and 10 s of other work."""
+    """Check steps of 1, 1, 4 (2 of them waiting for data) and 2 s, and a pause of 10 s."""
     now = [100.0]
     monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
     log = report(tmp_path, logging__every=4)
@@ -120,7 +120,7 @@ def test_non_finite_loss_is_reported_with_its_step(tmp_path, value):
 def test_a_nan_in_the_data_stops_the_run_and_keeps_the_checkpoints(
     checkpoint_every, tmp_path, monkeypatch
 ):
-    """Check NaN in an image's latents, as from a damaged file."""
+    """Put NaN into the latents of an image, as if its file was damaged."""
     system, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)
     longer = runs.prepare_system(

@@ -83,7 +83,7 @@ def test_row_keys_are_distinct_and_independent_of_the_batch_size():
 
 
 class Spy:
-    """A paradigm that returns its inputs as its losses."""
+    """A paradigm whose loss `text` is a row's mean time, and `image` a statistic of its noise."""
 
     weights = (("text", 0.0), ("image", 0.0))
 
@@ -100,7 +100,6 @@ class Spy:
         one = jnp.float32(1)
         average = Average
         return {
-            # Return the row's time u, and a statistic of its noise.
             "text": average(total=jnp.sum(jnp.where(free, u, 0)) / jnp.sum(free), count=one),
             "image": average(total=jnp.mean(view.embeds) ** 2, count=one),
         }
@@ -182,7 +181,7 @@ def test_metrics_are_means_over_scored_slots():
     text = float(jnp.sum(nats * targets.text_scored))
     values = tiny.compute_metrics(logged)
     np.testing.assert_allclose(values["text"], text / targets.text_scored.sum(), rtol=1e-4)
-    # The minimized loss divides by all slots to generate in the clean batch instead.
+    # The minimized loss divides by the number of slots to generate, not of scored slots.
     free = {"text": batch.to_generate & batch.is_text, "image": batch.to_generate & batch.is_image}
     by_count = {name: float(logged[name].total / free[name].sum()) for name in free}
     np.testing.assert_allclose(values["loss"], by_count["text"] + 2 * by_count["image"], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Tests of the shared update step against a linear model with known gradients."""
+"""Tests of the parameter update, on a linear model whose gradients are known."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ START = {"w": jnp.asarray([1.0, -2.0, 0.5])}
 
 
 def loss(params, part):
-    """Return half the squared sum of the rows, divided by the rows of the whole batch."""
+    """Return half the sum of squared predictions, divided by the row count of the whole batch."""
     rows, keys = part
     predictions = rows @ params["w"]
     total = jnp.sum(predictions**2) / 2
@@ -55,7 +55,7 @@ def test_gradients_add_up_to_those_of_the_batch(parts):
     np.testing.assert_allclose(values["grad_norm"], np.linalg.norm(gradient()), rtol=1e-5)
     np.testing.assert_allclose(values["update_norm"], 0.1 * values["grad_norm"], rtol=1e-5)
     np.testing.assert_allclose(values["param_norm"], np.linalg.norm(expected), rtol=1e-5)
-    # Each microbatch has its auxiliary output; rows are dealt to microbatches in turn.
+    # The auxiliary output is stacked over microbatches; row n is in microbatch n % parts.
     assert aux["made"].shape == (parts, ROWS // parts)
     np.testing.assert_allclose(np.asarray(aux["made"]).T.reshape(-1), predictions, rtol=1e-4)
 

@@ -56,7 +56,7 @@ def make_given_view():
 
 
 def make_edit_view():
-    """Return an edit: one token is substituted, one deleted, and the image generated again."""
+    """Return an editing trajectory: a token is substituted, one deleted, and an image changed."""
     a, cat, cow, too = (
         trajectory.TokenView(key, text, 1.0)
         for key, text in ((1, " a"), (2, " cat"), (2, " cow"), (3, " too"))
@@ -134,7 +134,7 @@ def make_estimate(value, relative_error=0.02):
 
 
 def make_timeline(name):
-    """Return a timeline of three images with text before each: sequential or parallel."""
+    """Return a timeline of three texts and images: sequential for autoregressive models only."""
     labels = ("three animals: a fox", "", "a tiger", "", "and an owl", "")
     kinds = ("text", "image") * 3
     if name not in AUTOREGRESSIVE_NFE:

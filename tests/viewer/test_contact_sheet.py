@@ -68,7 +68,7 @@ def test_masked_token_hides_its_text(tmp_path):
         )
         return np.asarray(Image.open(tmp_path / "film.png"))
 
-    # These texts are equally wide; only the first text has descenders.
+    # The texts are equally wide. Only the first has descenders, which must not show.
     np.testing.assert_array_equal(strip("pqpq"), strip("bdbd"))
 
 
