@@ -65,9 +65,7 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
             0.0,
         )  # evaluation does not score editing
     if kind == "velocity":
-        config.model.embed_width = (
-            16  # small, because the network also predicts noise of this width
-        )
+        config.model.embed_width = 16  # small, since the network also predicts noise of this width
         config.paradigm.text_weight = 2.0
     config.evaluation.suite = "digits"
     config.evaluation.nfe = (1, 2, 4, 8, 16, 40, 100)

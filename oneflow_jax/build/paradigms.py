@@ -70,12 +70,12 @@ def paradigm(
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
-    """Look up a choice by its name.
+    """Return `choices[name]`, or raise an error that lists the names.
 
     Args:
-        field: the key of the configuration, for the message.
-        name: the name to look up.
-        choices: the choices by name.
+        field: key of the configuration that contains the name, for the message.
+        name: name to look up.
+        choices: values by name.
 
     Raises:
         UserError: the name is unknown.
@@ -180,7 +180,7 @@ def loss_weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[
 def _probabilities(
     config: ml_collections.ConfigDict, section: str, names: Sequence[str]
 ) -> tuple[float, ...]:
-    """Read one probability for each name from `paradigm.<section>`."""
+    """Read the probabilities `paradigm.<section>.<name>`, and check that they add up to 1."""
     probs = tuple(config.paradigm[section][name] for name in names)
     if min(probs) < 0 or not math.isclose(sum(probs), 1.0, abs_tol=1e-6):
         raise UserError(

@@ -212,7 +212,9 @@ def test_a_run_of_an_earlier_version_says_that_the_files_are_the_same(tmp_path, 
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "_run_workers", prepare_here)
     pretend_training(tmp_path / "run")
-    with pytest.raises(UserError, match=r"the same files, read by another version.*Give --accept"):
+    with pytest.raises(
+        UserError, match=r"the same files, but read by another version.*Give --accept"
+    ):
         start(config, tmp_path / "run")
 
 
