@@ -160,8 +160,8 @@ def primary_first() -> Iterator[None]:
 
 
 def _raise_first(message: str) -> None:
-    """Raise an error in all processes if a process has a message; the first message is its text."""
-    barrier()  # The gather below would not wait long for a process that is still in the block.
+    """Raise a UserError in all processes with the first `message` that is not empty, if any."""
+    barrier()  # The gather below would time out if a process is in the block for long.
     messages = all_gather_json({str(jax.process_index()): message}) if is_multi_process() else {}
     count = len(messages)
     for index in range(count):

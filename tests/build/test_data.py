@@ -1,4 +1,4 @@
-"""Tests of building the layout and documents from a configuration with a learned codec."""
+"""Tests of building the layout and the documents for an autoencoder codec."""
 
 import shutil
 

@@ -26,7 +26,7 @@ def emoji():
 
 
 def noise_pairs(height, width):
-    """Return two reproducible pairs of images."""
+    """Return two arrays of two images each, which are reproducible."""
     x = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
     y = np.tanh(np.random.default_rng(1).standard_normal((2, height, width, 3)))
     return x.astype(np.float32), y.astype(np.float32)

@@ -12,17 +12,17 @@ from oneflow_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenEncoder:
-    """A VQModel that encodes images as codes, for storage as float32 `[n h w 1]`."""
+    """A VQModel that encodes images as float32 codes, the form in which the codes are stored."""
 
     autoencoder: Autoencoder
 
     @property
     def fingerprint(self) -> str:
-        """Hash for stored codes, unlike `Autoencoder.fingerprint`, which is for latents."""
+        """Hash that names stored codes; `Autoencoder.fingerprint` names stored latents."""
         return f"{self.autoencoder.fingerprint}_codes"
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Encode uint8 images `[n H W 3]` as float32 codes `[n h w 1]`, exact below 2^24."""
+        """Encode uint8 images `[n H W 3]` as codes `[n h w 1]`; float32 holds codes up to 2^24."""
         return self.autoencoder.encode_codes(images)[..., None].astype(np.float32)
 
 
@@ -135,7 +135,7 @@ class LatentCodec:
 
     @property
     def channels(self) -> int:
-        """The number of values in a slot."""
+        """The number of values in a slot, C."""
         return self.autoencoder.architecture.channels * self.patch_size**2
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
