@@ -10,7 +10,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = name
     config.seed = 0
-    config.steps = 1_000  # updates of the parameters
+    config.steps = 1_000  # number of training steps, each of which updates the parameters once
     config.batch_size = 64  # global batch: rows of a document model, or images of a codec
     config.grad_accum_steps = 1  # microbatches that a batch is split into
     # Required platform: "any", or "tpu" to refuse to start on anything else.
@@ -134,12 +134,12 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Whether the network of edit_flow gets the time of the text as an input.
     config.paradigm.condition_on_text_time = False
     config.paradigm.text_weight = 1.0  # loss weight of text, except for edit_flow
-    config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
-    # edit_flow: loss weight of the number of tokens and images that are missing in a gap.
+    config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of which tokens to insert
+    # edit_flow: loss weight of how many tokens and images are missing in a gap.
     config.paradigm.insert_count_weight = 1.0
-    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of "the gap is empty"
-    config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
-    config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the substituted tokens
+    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
+    config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of keep, delete or substitute
+    config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the tokens to substitute by
     config.paradigm.image_weight = 1.0  # loss weight of images
     config.paradigm.z_loss_weight = 1e-5  # chameleon and dalle: loss weight of the z-loss
 

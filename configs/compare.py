@@ -80,7 +80,7 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.seeds = (0, 1, 2) if kind in ("full", "styles") else (0,)
     config.train_flops = 1e14 if kind == "longer" else 3e13  # training FLOPs of each paradigm
     config.text_pretrain_fraction = 1 / 3  # fraction of the FLOPs for lmfusion's text model
-    config.num_samples = 256  # documents, or images, that metrics are measured on
+    config.num_samples = 256  # documents per task, or images of the codec, to evaluate
     config.latency_repeats = 8  # times to measure a single document, and a batch of 8
     config.compile_fast = smoke  # skip XLA optimizations; programs then compile fast but run slowly
     config.models_shown = names  # order of the models in tables and plots

@@ -58,7 +58,7 @@ def restart_dead_codes(
     replacements: Float[Array, "K C"],
     probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
-    """Replace each code with count 0, with probability `probability`, by its row of `replacements`.
+    """Replace unused codes (count 0) by their rows of `replacements`, each with `probability`.
 
     Returns:
         The new table of codes.

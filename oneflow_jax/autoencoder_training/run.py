@@ -51,7 +51,7 @@ PCA_NOTE = (
 
 
 class AutoencoderSystem(loop.System, Protocol):
-    """The parts of an autoencoder's run; `build.autoencoder_system.System` implements it.
+    """An autoencoder's run, as this module uses it; see `build.autoencoder_system.System`.
 
     Attributes:
         config: configuration of the run.

@@ -1,4 +1,4 @@
-"""Builder of the objects of an autoencoder's run; it reads the configuration of the run."""
+"""Builder of the objects of an autoencoder's training run from its configuration."""
 
 import dataclasses
 import functools
@@ -147,7 +147,8 @@ class System:
                 break
         if not distinct:
             raise UserError(
-                f"source.name={self.config.source.name}: the split {split!r} has no images."
+                f"source.name={self.config.source.name}: the split {split!r} has no images. Choose "
+                "a data set with images."
             )
         return np.stack(list(distinct.values())[:count])
 

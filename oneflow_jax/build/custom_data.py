@@ -68,7 +68,7 @@ def update(
     *,
     accept_changes: bool = False,
 ) -> None:
-    """Bring prepared data up to date with its source, and compare it with the run's record of it.
+    """Bring prepared data up to date with its source, and compare its fingerprint with the run's.
 
     Before the run's first checkpoint, the function deletes a tokenizer and statistics of latents
     that were made from other data. After the first checkpoint, changed data is an error in the

@@ -146,9 +146,10 @@ def open_pipeline_split(
 def chunk_counts(
     config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
 ) -> np.ndarray:
-    """Return, for each document of a split, the number of rows that it fills; 0: it is dropped.
+    """Return, for each document of a split, the number of chunks that it is split into.
 
-    The numbers depend on `data.overflow`. They are computed once and stored in `data.dir`.
+    A chunk fits a row; a document with 0 chunks is dropped. The numbers depend on `data.overflow`.
+    They are computed once and stored in `data.dir`.
 
     Raises:
         UserError: no document fits the sequence length.

@@ -138,7 +138,7 @@ FULL_METRICS_SUITES = ("emoji", "emoji_styles")
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
-    """Return the data that the full metrics compare with; `real` is the end of the train split."""
+    """Return the data that full metrics compare with; `real` has the last training documents."""
     train, images = data.open_split(config, "train"), _load_images(config)
     all_images = _load_images(config, concepts=None)
     trained_names = {image.name for image in all_images if image.in_training}

@@ -173,7 +173,7 @@ def _make_token_space(vocab: vocabs.IdRanges, codec: Codec) -> token_sampling.To
 
 
 def loss_weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
-    """Return the weight of each loss term, by name."""
+    """Return (term, weight) pairs; the weight of a term is `paradigm.<term>_weight`."""
     return tuple((term, config.paradigm[f"{term}_weight"]) for term in terms)
 
 

@@ -82,7 +82,7 @@ def _list_prepared(root: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterato
 
 
 def _list_derived(folder: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterator[StaleItem]:
-    """List latents or chunk counts of documents that are no longer used."""
+    """List latents or chunk counts in a folder that were made from data that is not in `live`."""
     marks = {f"{manifest.DATASET_NAME}_{fingerprint[:16]}" for fingerprint in live.values()}
     for path in _list_folder(folder):
         source = "_".join(path.name.split("_")[:2])

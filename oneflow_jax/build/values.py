@@ -1,7 +1,7 @@
 """Allowed values of each key of a configuration, and functions that check a configuration.
 
-Each key has one entry in one of the tables. An entry checks one value alone. The code that uses
-several values together checks that they do not contradict each other.
+Each key has one entry in one of the dictionaries below. An entry checks one value alone. The code
+that uses several values together checks that they do not contradict each other.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -75,7 +75,9 @@ def check_mode() -> None:
             lacks --output.
     """
     if OUTPUT.value and MODE.value not in READING_MODES:
-        raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
+        raise UserError(
+            f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it. Leave it out."
+        )
     if MODE.value == "export" and not OUTPUT.value:
         raise UserError("--mode=export requires --output=FOLDER.")
     if DELETE.value and MODE.value != "clean":

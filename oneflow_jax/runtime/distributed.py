@@ -97,7 +97,7 @@ def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
             "and the index of this process, from 0."
         )
     if not address.rpartition(":")[2].isdecimal():
-        raise UserError(f"{settings}: the first must be an address. Set HOST:PORT of process 0.")
+        raise UserError(f"{settings}: the first value is no address. Set HOST:PORT of process 0.")
     return address, int(count), int(index)
 
 

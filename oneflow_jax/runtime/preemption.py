@@ -72,7 +72,7 @@ class StopRequest:
         """Raise an error that ends the run if a stop was requested; call this after saving `step`.
 
         Raises:
-            Preempted: the run was requested to stop.
+            Preempted: a stop was requested.
         """
         if self.signal_number is not None:
             raise Preempted(

@@ -57,7 +57,7 @@ class Run:
         self.source = once(lambda: changing_source.ChangingSource(folder / "source", seed=0))
 
     def prepare(self, mode="prepare", codec="patches", codec_path="", **options):
-        """Prepare the data as `main` does, and return the number of documents."""
+        """Prepare the data as `main` does, and return the message with the number of documents."""
         config = test_changed_data.make_config(self.folder, own_path(self.folder / "source"), codec)
         with config.unlocked():
             config.data.dir = str(own_path(self.folder / "data"))

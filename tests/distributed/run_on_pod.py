@@ -112,7 +112,7 @@ def run_kill_test(num_processes, num_kills, steps, seed=0):
                         pod.exit_codes(),
                     )
                     break
-                # A checkpoint is saved in the background at every step.
+                # A checkpoint is saved in the background at every step, so the kill may hit a save.
                 time.sleep(rng.random() * 0.3)
                 victim = rng.randrange(num_processes)
                 if any(process.poll() is not None for process in pod.processes):

@@ -24,7 +24,7 @@ def random_tensors():
 
 
 def smooth_images(count, height, width):
-    """Return smooth colors with noise."""
+    """Return reproducible images: smooth waves of color, with noise."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width]
     phase, speed = rng.uniform(0, 6, (2, count, 1, 1, 3))

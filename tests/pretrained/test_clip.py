@@ -126,7 +126,7 @@ def test_colors_are_normalized_as_configured(model, images, tmp_path):
         for settings in (config, model.config)
     )
     assert np.abs(normalized - usual).max() > 0.01
-    # Colors are normalized with this model's mean and std.
+    # The new mean and std normalize `moved` to what the usual ones make of `squares`.
     mean, deviation = np.asarray(model.config.mean), np.asarray(model.config.std)
     moved = 255 * ((squares / 255 - mean) / deviation + [0.5, 0.4, 0.3])
     np.testing.assert_allclose(

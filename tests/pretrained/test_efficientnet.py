@@ -53,7 +53,7 @@ def test_photographs_are_classified_correctly(params):
     ],
 )
 def test_values_agree_with_pytorch(params, pixels, sums, first, last):
-    """Check images of 80 pixels, with and without resizing."""
+    """Check features of 80 x 80 images: unchanged, and resized to 64 x 64."""
     features = efficientnet.features(params, noise_images(80), pixels, batch_size=2)
     assert features.shape == (2, 1280)
     np.testing.assert_allclose(features.sum(axis=1), sums, rtol=1e-4)

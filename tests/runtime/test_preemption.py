@@ -35,7 +35,7 @@ DEFAULT_SIGNALS = ("env", "--default-signal=HUP", "--default-signal=INT")
 
 @pytest.fixture(autouse=True)
 def default_signal_handlers():
-    """Give a test the handlers of a process that a terminal started."""
+    """Set the signal handlers that a process has if it is started from a terminal."""
     handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield

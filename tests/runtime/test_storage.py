@@ -31,7 +31,7 @@ LOCAL = ["/gs/runs/a", "/gs", "/s3/x", "/az/x", "/hf/x", "//gs/runs", "/./gs/x",
 @pytest.mark.parametrize("path", LOCAL)
 def test_local_folders_with_the_name_of_a_scheme_are_not_buckets(path):
     folder = storage.resolve_path(path, "--workdir")
-    again = epath.Path(os.fspath(folder / "checkpoints"))  # Orbax and TFDS convert paths so.
+    again = epath.Path(os.fspath(folder / "checkpoints"))  # Orbax and TFDS do this too.
     for each in (folder, again, folder.parent, folder.resolve()):
         assert "://" not in os.fspath(each)
     assert (

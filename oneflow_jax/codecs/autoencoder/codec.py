@@ -48,7 +48,10 @@ class VQCodec:
         """
         shape = self.autoencoder.architecture
         if shape.kind != "VQModel":
-            raise UserError(f"codec.name='vq' needs a VQModel; codec.path holds a {shape.kind}.")
+            raise UserError(
+                f"codec.name='vq' needs a VQModel, but codec.path has an {shape.kind}. Set "
+                "codec.name='vae', or give the folder of a VQModel."
+            )
         if self.pixels % shape.downscale_factor:
             raise UserError(
                 f"codec.pixels={self.pixels} is not a multiple of {shape.downscale_factor}, the "
@@ -116,7 +119,7 @@ class LatentCodec:
         if (shape.in_channels, shape.out_channels) != (3, 3):
             raise UserError(
                 f"codec.path: the autoencoder has in_channels={shape.in_channels} and "
-                f"out_channels={shape.out_channels}; images have 3 channels."
+                f"out_channels={shape.out_channels}; images have 3 channels. Give another one."
             )
         unit = shape.downscale_factor * self.patch_size
         if self.patch_size < 1 or self.pixels % unit:

@@ -184,9 +184,9 @@ def read(folder: epath.Path) -> Architecture:
     try:
         values = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON ({error}). Download it again.") from error
     if not isinstance(values, Mapping):
-        raise UserError(f"{path} does not hold a JSON object.")
+        raise UserError(f"{path} does not hold a JSON object. Download it again.")
     return _parse_architecture(path, values)
 
 
