@@ -86,7 +86,7 @@ COMMANDS = {
         mode="evaluate",
     ),
     "sample": Command(
-        "Fill the gaps of prompts, or edit documents, and write a page that shows every step.",
+        "Fill the gaps of prompts or edit documents, and write a page that shows each step.",
         ("prompt", "edit", "workdir", KEYS),
         (
             '--prompt="a picture of a tiger: <image>"',
