@@ -1,11 +1,11 @@
 """Trains an autoencoder of the Stable Diffusion family on all emoji, 64 x 64 pixels.
 
     python -m oneflow_jax.main --config=configs/codec.py:kl     latents of 16 x 16 x 4
-    python -m oneflow_jax.main --config=configs/codec.py:vq     16 x 16 image tokens of 1,024 codes
+    python -m oneflow_jax.main --config=configs/codec.py:vq     16 x 16 codes out of 1,024
 
 One emoji in ten is held out, and the metrics score reconstructions of held-out emoji. The run
 writes a page with originals next to reconstructions. It also writes the autoencoder in diffusers
-format to the folder `codec/`. In other configurations, `codec.path` is the path of this folder.
+format to the folder `codec/`. To use it in another configuration, set `codec.path` to this folder.
 """
 
 import ml_collections
@@ -32,7 +32,7 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.source.interleaved = 0.0
     config.data.pixels = config.source.get_ref("pixels")
 
-    # These keys and values are those of a config.json of diffusers.
+    # `kind` is a class of diffusers. The other keys and values are those of its config.json.
     config.autoencoder = ml_collections.ConfigDict()
     config.autoencoder.kind = {"kl": "AutoencoderKL", "vq": "VQModel"}[kind]
     config.autoencoder.block_out_channels = (16, 32, 64)
@@ -56,7 +56,7 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 200
     config.optimizer.ema_decay = 0.998
     config.evaluation.num_samples = 256
-    # Number of training images to which the linear baseline codec is fitted.
+    # Number of training images to which the baseline codec, a PCA of image patches, is fitted.
     config.evaluation.pca_images = 2_000
     config.checkpoint.every = 500
     return config

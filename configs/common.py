@@ -1,4 +1,4 @@
-"""Defaults shared by all configurations: all keys, with values for a small machine."""
+"""Default configurations for a small machine; all other configurations start from them."""
 
 import ml_collections
 
@@ -6,12 +6,12 @@ from oneflow_jax.nn import two_tower
 
 
 def base_config(name: str) -> ml_collections.ConfigDict:
-    """Return the keys that runs of document models and codecs share; `name` names the run."""
+    """Return the defaults that document models and codecs share; `name` is the run's name."""
     config = ml_collections.ConfigDict()
     config.name = name
     config.seed = 0
-    config.steps = 1_000  # updates of the parameters
-    config.batch_size = 64  # rows of slots, or images, in the global batch
+    config.steps = 1_000  # number of training steps, each of which updates the parameters once
+    config.batch_size = 64  # global batch: rows of a document model, or images of a codec
     config.grad_accum_steps = 1  # microbatches that a batch is split into
     # Required platform: "any", or "tpu" to refuse to start on anything else.
     config.platform = "any"
@@ -20,15 +20,15 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.aot_topologies = ()
 
     config.profile_steps = ()  # first and last step to profile, e.g. (100, 105)
-    config.compilation_cache = False  # whether to keep compiled programs in the run's folder
+    config.compilation_cache = False  # whether to cache compiled programs in the run's folder
 
-    # The data source: a name in `data.sources`, and the settings of this source.
+    # The data set: its name (see `data.sources.open_dataset`), and its settings.
     config.source = ml_collections.ConfigDict({"name": "toy"})
 
     config.data = ml_collections.ConfigDict()
     config.data.dir = "runs/data"  # folder of prepared data sets, shared by runs
     # Number of data loader streams. Each stream reads and packs its own documents for its part of
-    # the batch. The number must divide batch_size. With a multiple of the number of hosts, each
+    # the batch. The number must divide batch_size. If it is a multiple of the number of hosts, each
     # host reads only the documents of its own streams.
     config.data.num_streams = 1
     # Worker processes for layout and packing, at most one per stream; 0 uses a thread instead.
@@ -37,7 +37,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.data.num_prepare_workers = 1  # processes that prepare user data (configs/own.py)
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adamw"  # or "muon", for the matrices of the backbone
+    config.optimizer.name = "adamw"  # or "muon", for the backbone's matrices; AdamW for the rest
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.end_lr_fraction = 0.05  # final learning rate, as a fraction of the peak
@@ -46,7 +46,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.optimizer.max_grad_norm = 1.0  # gradients are clipped to this global norm
     config.optimizer.ema_decay = 0.999  # decay of the moving average of the parameters
-    config.optimizer.freeze = ""  # regular expression: names of parameters that are not trained
+    config.optimizer.freeze = ""  # regular expression; parameters whose names match are not trained
 
     # Sizes of the mesh axes. The product of all sizes is the number of devices.
     config.mesh = ml_collections.ConfigDict()
@@ -65,13 +65,14 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     # Checkpoints at multiples of this number of steps are kept permanently; 0: none.
     config.checkpoint.keep_period = 0
     # Whether to skip damaged checkpoints and resume from the newest undamaged one. The run moves
-    # damaged checkpoints to its folder damaged_checkpoints. The value applies to one call only.
+    # damaged checkpoints to its folder damaged_checkpoints. The saved configuration has False, so
+    # that the value applies to one start only.
     config.checkpoint.skip_damaged = False
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.every = 500  # steps between evaluations of the held-out loss
-    config.evaluation.num_samples = 128  # documents of each task, or images
-    config.evaluation.batch_size = 64  # documents, or images, in a batch of evaluation
+    config.evaluation.num_samples = 128  # documents to generate per task, or images of a codec
+    config.evaluation.batch_size = 64  # documents, or images of a codec, per batch
     return config
 
 
@@ -120,8 +121,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
     # Distribution of t in training; ("power", 1.0) is the uniform distribution.
     config.paradigm.time_sampler = ("power", 1.0)
-    # Distribution of t for oneflow's text in image_to_text, own_run_times and own_slot_times; ()
-    # means that of time_sampler.
+    # Distribution of t for oneflow's text in image_to_text, own_run_times and own_slot_times. With
+    # (), it is that of time_sampler.
     config.paradigm.text_time_sampler = ()
     # Whether oneflow learns a flow map, for sampling at NFE 1 to 4 (docs/flow_map.md).
     config.paradigm.flow_map = False
@@ -135,12 +136,12 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Whether the network of edit_flow gets the time of the text as an input.
     config.paradigm.condition_on_text_time = False
     config.paradigm.text_weight = 1.0  # loss weight of text, except for edit_flow
-    config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of the missing tokens
-    # edit_flow: loss weight of the number of items that are missing in a gap.
+    config.paradigm.insert_token_weight = 1.0  # edit_flow: loss weight of which tokens to insert
+    # edit_flow: loss weight of how many tokens and images are missing in a gap.
     config.paradigm.insert_count_weight = 1.0
-    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of "the gap is empty"
-    config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of the edit operations
-    config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the substitutes
+    config.paradigm.insert_zero_weight = 1.0  # edit_flow: loss weight of whether a gap is empty
+    config.paradigm.edit_op_weight = 1.0  # edit_flow: loss weight of keep, delete or substitute
+    config.paradigm.substitute_weight = 1.0  # edit_flow: loss weight of the tokens to substitute by
     config.paradigm.image_weight = 1.0  # loss weight of images
     config.paradigm.z_loss_weight = 1e-5  # chameleon and dalle: loss weight of the z-loss
 
@@ -153,7 +154,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.evaluation.inception_weights = ""
     # For full_metrics: folder of a CLIP model in Hugging Face format.
     config.evaluation.clip_dir = ""
-    config.evaluation.nfe = (16,)  # numbers of forward passes to evaluate with
+    config.evaluation.nfe = (16,)  # each NFE to evaluate samples with (forward passes per document)
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.num_samples = 4  # documents per prompt
@@ -166,8 +167,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 disables it
     config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 disables it
     config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow
-    config.sampling.top_p = 1.0  # probability mass of the most likely tokens to draw from
-    config.sampling.top_k = 0  # number of the most likely tokens to draw from; 0: all
+    config.sampling.top_p = 1.0  # sample from the most likely tokens with this total probability
+    config.sampling.top_k = 0  # sample from this number of most likely tokens; 0: from all
     # Order in which mask_flow unmasks tokens; or "confidence".
     config.sampling.unmask_order = "random"
     config.sampling.remask_prob = 0.0  # probability per step that mask_flow masks a token again
@@ -178,7 +179,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
 
 
 def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
-    """Set the paradigm, and the sampler that is best for it at a small NFE (docs/passes.md)."""
+    """Set the paradigm and the keys that depend on it; the sampler suits a small NFE."""
     config.paradigm.name = paradigm
     if paradigm == "oneflow":
         return
@@ -200,7 +201,7 @@ def set_paradigm(config: ml_collections.ConfigDict, paradigm: str) -> None:
     if paradigm == "lmfusion":
         config.optimizer.freeze = two_tower.TEXT_PARAMS
     if paradigm in ("transfusion", "language", "lmfusion"):
-        config.sampling.solver = "heun"  # for images only, since each token takes a forward pass
+        config.sampling.solver = "heun"  # of images; each text token takes one forward pass
         config.sampling.steps = 5
         config.sampling.time_grid = "cosine"
 
@@ -212,7 +213,7 @@ def latent_codec(path: str, pixels: int, patch: int) -> ml_collections.ConfigDic
     codec.path = path
     codec.pixels = pixels  # height and width of an image
     codec.patch_size = patch  # height and width of a slot, in latents
-    codec.divisor = 1.0  # latents of unit variance are divided by this
+    codec.divisor = 1.0  # latents, first normalized to unit variance, are divided by this
     return codec
 
 

@@ -1,7 +1,7 @@
 """Trains seven paradigms with equal FLOPs on the same documents, and compares them.
 
     python -m oneflow_jax.main --config=configs/compare.py          (4 hours on two CPU cores)
-    python -m oneflow_jax.main --config=configs/compare.py:longer   (two of them, trained longer)
+    python -m oneflow_jax.main --config=configs/compare.py:longer   (two paradigms, trained longer)
     python -m oneflow_jax.main --config=configs/compare.py:styles   (`make emoji-styles` first)
     python -m oneflow_jax.main --config=configs/compare.py:smoke    (a test that takes minutes)
     python -m oneflow_jax.main --config=configs/compare.py:styles_smoke
@@ -19,9 +19,9 @@ import ml_collections
 from oneflow_jax.configs import codec, common, emoji_styles, quickstart
 
 PASSES = {
-    "chameleon": (1,),  # a label only: each token takes a forward pass
+    "chameleon": (1,),  # a label, not the NFE: each token takes one forward pass
     "dalle": (1,),
-    "transfusion": (3, 5, 9),  # per image
+    "transfusion": (3, 5, 9),  # per image; each text token takes one more forward pass
     "lmfusion": (3, 5, 9),
     "oneflow": (4, 8, 16, 32),
     "mask_flow": (4, 8, 16, 32),
@@ -55,7 +55,7 @@ The rates were tuned on `emoji`. The comparison on `emoji_styles` uses the same 
 """
 
 PAIR = ("transfusion", "oneflow")
-"""Paradigms of `compare.py:longer`, which tests whether longer training makes them equal."""
+"""Paradigms of `compare.py:longer`, which tests whether longer training closes their gap."""
 
 
 KINDS = ("full", "longer", "styles", "smoke", "styles_smoke")
@@ -80,8 +80,8 @@ def get_config(kind: str = "full") -> ml_collections.ConfigDict:
     config.seeds = (0, 1, 2) if kind in ("full", "styles") else (0,)
     config.train_flops = 1e14 if kind == "longer" else 3e13  # training FLOPs of each paradigm
     config.text_pretrain_fraction = 1 / 3  # fraction of the FLOPs for lmfusion's text model
-    config.num_samples = 256  # documents, or images, that metrics are measured on
-    config.latency_repeats = 8  # documents, or batches of 8, to time
+    config.num_samples = 256  # documents per task, or images of the codec, to evaluate
+    config.latency_repeats = 8  # times to measure a single document, and a batch of 8
     config.compile_fast = smoke  # skip XLA optimizations; programs then compile fast but run slowly
     config.models_shown = names  # order of the models in tables and plots
     config.reported_nfe = ml_collections.ConfigDict({name: HEADLINE[name] for name in names})

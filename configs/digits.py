@@ -6,8 +6,8 @@
     python -m oneflow_jax.main --config=configs/digits.py:mask_flow
     python -m oneflow_jax.main --config=configs/digits.py:edit_flow
 
-The data are 1,797 scans of 8 x 8 pixels with 40 captions. Training takes 3,000 steps of 64
-documents. Evaluation generates 400 documents jointly, with NFE 1 to 100. The metric
+The data are 1,797 scans of 8 x 8 pixels, each with one of 40 captions. Training takes 3,000 steps
+of 64 documents. Evaluation generates 400 documents jointly, with NFE 1 to 100. The metric
 `caption_validity` is the fraction of captions that are one of the 40. `image_caption_match` is the
 fraction of documents with a valid caption whose image is the digit that the caption names.
 `caption_diversity` is the effective number of distinct captions, divided by 40.
@@ -52,7 +52,7 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
     config.paradigm.tasks.spans = 0.05
     config.paradigm.tasks.scattered = 0.05
 
-    config.sampling.temperature = 1.0  # keeps all 40 captions likely
+    config.sampling.temperature = 1.0  # a lower value would make some captions rare
     if kind == "mask_flow":
         config.sampling.time_grid = "learned"
     if kind == "edit_flow":
@@ -65,7 +65,7 @@ def get_config(kind: str = "cross_entropy") -> ml_collections.ConfigDict:
             0.0,
         )  # evaluation does not score editing
     if kind == "velocity":
-        config.model.embed_width = 16  # small, because the network also outputs noise of this width
+        config.model.embed_width = 16  # small, since the network also predicts noise of this width
         config.paradigm.text_weight = 2.0
     config.evaluation.suite = "digits"
     config.evaluation.nfe = (1, 2, 4, 8, 16, 40, 100)

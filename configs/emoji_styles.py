@@ -3,8 +3,8 @@
     python -m oneflow_jax.main --config=configs/emoji_styles.py             (oneflow)
     python -m oneflow_jax.main --config=configs/emoji_styles.py:transfusion
 
-This configuration is the quickstart on other documents. Up to ten artists drew an emoji for each
-name, and half of the captions name the artist's style ("a noto fox"). One in eight pairs of a name
+This configuration is the quickstart on other documents. Each name has drawings in up to ten styles,
+and half of the captions name the style ("a noto fox"). One in eight pairs of a name
 and a style is held out from training. The metric `composition` is the fraction of held-out pairs
 that the model draws with the right name and the right style, so copying training images does not
 help. `kind` is any kind of configs/quickstart.py except "latents".

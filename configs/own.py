@@ -33,7 +33,7 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.source.pixels = config.codec.get_ref("pixels")
     # Folder of the images that JSON lines name; "" for the folder of the JSON file.
     config.source.image_root = ""
-    # Fields, columns, features or file endings in reading order; () chooses them by name.
+    # Fields, columns, features or file endings in reading order; () selects those with known names.
     config.source.columns = ()
     config.source.split = "train"  # split of the data set, for the format "tfds"
     config.source.heldout_fraction = 0.05  # fraction of the documents held out from training

@@ -22,7 +22,7 @@ CODEC = "runs/codec-kl/codec"
 """Folder of the autoencoder that configs/codec.py:kl trains."""
 
 LANGUAGE = "runs/quickstart-language"
-"""Folder of the run of the text model that initializes lmfusion."""
+"""Folder of the run that trains the text model, from which lmfusion is initialized."""
 
 
 def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
@@ -36,7 +36,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.codec.pixels = 24
     config.codec.patch_size = 8
     config.codec.mean = 0.55
-    # This std is twice that of the data. If the variance of an image is small relative to its
+    # This std is over twice that of the data. If the variance of an image is small relative to its
     # noise, its content is determined late in sampling. Then the text, which is determined earlier,
     # influences the image more.
     config.codec.std = 1.3
@@ -60,7 +60,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.model = common.transformer_config(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 512  # wider embeddings are easier to recognize in noise
 
-    config.paradigm.image_weight = 3.0  # high, because the variance of patches is only a third
+    config.paradigm.image_weight = 3.0  # high, because normalized patches have variance 0.2, not 1
     common.set_paradigm(config, "oneflow" if kind == "latents" else kind)
     config.paradigm.tasks.joint = 0.5
     config.paradigm.tasks.text_to_image = 0.15

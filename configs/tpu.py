@@ -24,7 +24,7 @@ PARAMETERS = {
     "3B": "2.97 billion",
     "8B": "7.66 billion",
 }
-"""Number of trained parameters."""
+"""Number of trained parameters of each size, for the error about a wrong platform."""
 
 
 def make_config(
@@ -97,7 +97,7 @@ def _set_size(
 def _set_data(config: ml_collections.ConfigDict) -> None:
     """Set the data: all of OpenMoji at 64 x 64 pixels.
 
-    An image with its name takes 273 slots, and 7 of them fit in a row.
+    A document of one image and its name takes 273 slots, so 7 of them fit in a row.
     """
     config.codec.pixels = 64
     config.codec.patch_size = 4

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Checks of variables and arguments, sourced by pod.sh. They print mistakes in one line, before any
-# command runs and before anything is rented.
+# Checks of variables and arguments, sourced by pod.sh. They report a mistake in one line, before
+# any command runs and before a pod is rented.
 
 fail() {
     echo "error: $*" >&2
@@ -14,12 +14,13 @@ quoted() {
     printf '%s\n' "${words# }"
 }
 
-# wrong VARIABLE ADVICE: fails with the variable's value and the advice.
+# wrong VARIABLE ADVICE: fails with a message of the form VARIABLE=VALUE: ADVICE.
 wrong() {
     fail "$1=$(quoted "${!1}"): $2"
 }
 
-# needs VARIABLE...: fails with the names of all empty variables, then checks the common variables.
+# needs VARIABLE...: fails if any VARIABLE is empty, and lists these. Then it checks the variables
+# that all scripts use.
 needs() {
     local LC_ALL=C variable missing="" # In other locales a-z may contain more letters.
     for variable in "$@"; do

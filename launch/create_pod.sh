@@ -4,8 +4,8 @@
 #     launch/create_pod.sh [--dry-run]
 #
 # Variables in launch/pod.env: ACCELERATOR and SLICES set the size. SPOT=1 or RESERVED=1 sets the
-# kind of capacity; the default is on demand. VALID_UNTIL is the time after which the request ends.
-# After TIMEOUT only the waiting ends.
+# kind of capacity; the default is on demand. VALID_UNTIL is the duration after which Google drops a
+# pending request. After TIMEOUT seconds the script ends, but the request stays pending.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT

@@ -14,7 +14,8 @@ WORKDIR="$BUCKET/runs/$RUN"
 export DRY_RUN="${DRY_RUN:-}"
 exec 3>&1 # --dry-run prints to descriptor 3, even from within $(...).
 
-# Remove the options of all scripts from the script's arguments; arguments after -- are kept.
+# Handle --dry-run, --help and -h, and remove them from the script's arguments. Arguments after --
+# are kept.
 ours=1
 for argument in "$@"; do
     shift

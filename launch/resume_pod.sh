@@ -6,7 +6,7 @@
 #
 # The arguments are flags of the program. A run is finished when samples.html is in the bucket. The
 # script gives up if the pod cannot be created, the run was stopped by hand, its hosts cannot be
-# reached, or the run ended three times on one pod. --dry-run prints a round for a preempted pod.
+# reached, or the run ended three times on one pod. --dry-run shows one loop for a preempted pod.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET REPOSITORY

@@ -5,7 +5,7 @@
 #
 # The arguments are flags of the program, such as --config.steps=1000. Variables in launch/pod.env:
 # CONFIG is the configuration, for the generation of ACCELERATOR; BUCKET and RUN set the run's
-# folder. The script fails if the pod has a run already.
+# folder. The script fails if a run is active on the pod.
 set -euo pipefail
 source "$(dirname "$0")/pod.sh"
 needs PROJECT BUCKET

@@ -30,7 +30,7 @@ DOCUMENT = Gap("document")
 def text(tokens: int) -> Gap:
     """Return a gap for generated text of exactly `tokens` tokens.
 
-    In a gap `TEXT` the model chooses the number of tokens.
+    For the gap `TEXT`, in contrast, the model chooses the number of tokens.
 
     Raises:
         UserError: `tokens` is not a positive integer.
@@ -53,7 +53,7 @@ class Document:
         truncated: whether some insertions were dropped because the document had no room for them.
 
     Raises:
-        UserError: a part has another type.
+        UserError: a part has none of these types, or an array has another shape or dtype.
     """
 
     parts: tuple[Part, ...]
@@ -90,7 +90,7 @@ class Document:
         return path
 
     def __str__(self) -> str:
-        """Return one line in prompt syntax, with the sizes of the images."""
+        """Return one line in prompt syntax, with `<image:WIDTHxHEIGHT>` for each image."""
         return " ".join(map(_format_part, self.parts))
 
     def _repr_html_(self) -> str:

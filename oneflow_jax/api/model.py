@@ -78,7 +78,7 @@ class Model:
     """
 
     def __init__(self, system: system_lib.System, params: PyTree) -> None:
-        """Create a model from a system and EMA parameters; `load` reads both from a folder."""
+        """Create a model from a system and EMA parameters; `load` gets both from a run's folder."""
         self._system = system
         self._generator = generation.Generator(system, params)
 

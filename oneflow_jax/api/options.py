@@ -72,7 +72,7 @@ def override_config(
             before = _get_value(copy, str(name))
             if isinstance(before, ml_collections.ConfigDict):
                 key = next(iter(value if isinstance(value, Mapping) and value else before))
-                raise TypeError(f"a section. Give full keys, as in {{'{name}.{key}': ...}}.")
+                raise TypeError(f"a section. Give one of its keys: {{'{name}.{key}': ...}}.")
             values.validate_key(name, plain)
             if plain is None or isinstance(plain, bool) != isinstance(before, bool):
                 raise TypeError(f"must be of type {type(before).__name__}, like {before!r}.")

@@ -13,7 +13,7 @@ MASK_SYMBOL = "▒"
 
 @dataclasses.dataclass(frozen=True)
 class SamplingStep:
-    """A document at one step.
+    """A document at one step of sampling.
 
     Attributes:
         t: global time, from 0 (only the given parts are clean) to 1 (all parts are clean).
@@ -42,7 +42,7 @@ class SamplingStep:
 
 
 def from_frame(frame: trajectory.Frame, document: Document | None = None) -> SamplingStep:
-    """Convert a frame to a sampling step; for the last frame, `document` is the finished one."""
+    """Convert a viewer's frame to a step; `document` is the finished document, at the last step."""
     return SamplingStep(
         t=frame.time,
         document=document or Document(_to_parts(frame)),

@@ -58,6 +58,10 @@ def restart_dead_codes(
     replacements: Float[Array, "K C"],
     probability: Float[Array, ""] | float,
 ) -> Float[Array, "K C"]:
-    """Replace a code whose count is 0, with the given probability, and return the new table."""
+    """Replace unused codes (count 0) by their rows of `replacements`, each with `probability`.
+
+    Returns:
+        The new table of codes.
+    """
     lucky = jax.random.uniform(key, counts.shape) < probability
     return jnp.where(((counts == 0) & lucky)[:, None], replacements, table)

@@ -7,7 +7,7 @@ lpips             distance between features of a pretrained classifier; lower is
 kid_efficientnet  kernel distance between originals and reconstructions, on EfficientNet features;
                   lower is better
 fd_efficientnet   Fréchet distance between the same features; lower is better
-num_images        number of images
+num_images        number of held-out images
 codebook_usage    fraction of the codes that occur at least once
 perplexity        exp(entropy) of the codes: the effective number of codes in use
 
@@ -95,7 +95,7 @@ def pairwise_metrics(
 def set_metrics(
     images: UInt8[np.ndarray, "n H W 3"], reconstructions: UInt8[np.ndarray, "n H W 3"]
 ) -> dict[str, float]:
-    """Compute KID and FD between two sets of images."""
+    """Compute KID and FD between two sets of images; return {} if they cannot be computed."""
     if len(images) < 2 or image_set_distance.is_missing():
         return {}
     return image_set_distance.kid_and_fd(
@@ -126,7 +126,7 @@ def codebook_usage(codes: np.ndarray, num_codes: int) -> dict[str, float]:
 def heldout_psnr(
     model: models.Model, images: UInt8[np.ndarray, "n H W 3"], batch_size: int, params: PyTree
 ) -> dict[str, float]:
-    """Compute the mean PSNR of held-out images during training, in dB."""
+    """Compute `eval/psnr`: the mean PSNR, in dB, of the model's reconstructions of `images`."""
     run = _reconstruct_fn(model)
     values = []
     for first in range(0, len(images), batch_size):

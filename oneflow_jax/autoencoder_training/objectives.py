@@ -126,7 +126,7 @@ class VQ:
     Attributes:
         model: network to train.
         loss_terms: distances between images.
-        codebook_weight, commitment_weight, entropy_weight: weights of the codebook's terms.
+        codebook_weight, commitment_weight, entropy_weight: loss weights of the three terms above.
         dead_code_restart_prob: probability per step of restarting a code that does not occur in
             the batch. It falls linearly to 0 over the training, since late in training a code that
             occurs rarely is worth keeping.
@@ -151,7 +151,7 @@ class VQ:
     def loss_sums(
         self, params: PyTree, keys: Key[Array, "B"], pixels: Float[Array, "B H W 3"]
     ) -> tuple[LossSums, CodebookStats]:
-        """Return the sums of the reconstruction terms and of the codebook's terms."""
+        """Return the sum of each loss term over images, and statistics for restarts of codes."""
         variables, hold = {"params": params}, jax.lax.stop_gradient
         vectors = self.model.apply(variables, pixels, method="encode_continuous")
         codes = self.model.apply(variables, vectors, method="nearest_codes")
@@ -184,7 +184,8 @@ class VQ:
     ) -> PyTree:
         """Restart some of the codes that do not occur in the batch."""
         table = params["quantize"]["embedding"]["embedding"]
-        # The vectors of the first microbatch are enough, because all microbatches are random.
+        # Each microbatch has sampled a replacement for every code. Those of the first microbatch
+        # suffice, because images are assigned to microbatches at random.
         table = codebook_lib.restart_dead_codes(
             key,
             table,

@@ -51,7 +51,7 @@ PCA_NOTE = (
 
 
 class AutoencoderSystem(loop.System, Protocol):
-    """The parts of an autoencoder's run; `build.autoencoder_system.System` implements it.
+    """An autoencoder's run, as this module uses it; see `build.autoencoder_system.System`.
 
     Attributes:
         config: configuration of the run.
@@ -230,7 +230,7 @@ def _psnr_label(psnr: float) -> str:
 def _psnr_curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:
     """Return the PSNR of training and held-out images at each logged step."""
     curves = metric_writer.read_curves(folder / workdir.LOGS, ["train/pixels", "eval/psnr"])
-    # The mean squared error is measured on values in [-1, 1]: the peak is 2, and its square is 4.
+    # PSNR is 10 log10(peak^2 / MSE). For pixels in [-1, 1] the peak is 2, and its square is 4.
     trained = [
         (step, 10 * math.log10(4 / error) if error > 0 else math.nan)
         for step, error in curves.get("train/pixels", [])
@@ -243,7 +243,7 @@ def _psnr_curves(folder: epath.Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _metric_cells(metrics: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
-    """Format each metric of this codec, and of the linear codec if it has the metric."""
+    """Return table cells by label: a metric of this codec and, if computed, of the linear codec."""
     return {
         text: tuple(f"{metrics[key]:.4g}" for key in (name, f"pca/{name}") if key in metrics)
         for name, text in METRIC_LABELS.items()

@@ -1,1 +1,1 @@
-"""Builders that turn a configuration into typed objects; no other package reads a configuration."""
+"""Builders of typed objects from a configuration; models and training never read one."""

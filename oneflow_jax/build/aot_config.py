@@ -11,7 +11,13 @@ from oneflow_jax.build import values
 def fit_config(
     config: ml_collections.ConfigDict, num_chips: int, num_slices: int, per_device_batch: int | None
 ) -> ml_collections.ConfigDict:
-    """Return a copy with mesh.slices, mesh.fsdp and the batch size set for the chips and slices.
+    """Return a copy whose mesh.slices, mesh.fsdp and batch_size fit a topology.
+
+    Args:
+        config: configuration of a run.
+        num_chips: number of chips of the topology.
+        num_slices: number of TPU slices of the topology.
+        per_device_batch: rows per chip; None leaves batch_size unchanged.
 
     Raises:
         UserError: a value of the configuration is outside the range of its key.

@@ -1,4 +1,4 @@
-"""Builder of the objects of an autoencoder's run; it reads the configuration of the run."""
+"""Builder of the objects of an autoencoder's training run from its configuration."""
 
 import dataclasses
 import functools
@@ -147,7 +147,8 @@ class System:
                 break
         if not distinct:
             raise UserError(
-                f"source.name={self.config.source.name}: the split {split!r} has no images."
+                f"source.name={self.config.source.name}: the split {split!r} has no images. Choose "
+                "a data set with images."
             )
         return np.stack(list(distinct.values())[:count])
 
@@ -157,8 +158,8 @@ def system(config: ml_collections.ConfigDict, for_training: bool = True) -> Syst
 
     Args:
         config: configuration of the run.
-        for_training: whether the system is used for training. Otherwise it has no loss terms,
-            because only training needs the networks of the loss terms.
+        for_training: whether the system is used for training. Otherwise it has no reconstruction
+            losses, so that LPIPS need not be installed.
 
     Raises:
         UserError: a value of the configuration is invalid, or values contradict each other.
@@ -187,7 +188,7 @@ def architecture(config: ml_collections.ConfigDict) -> Architecture:
     """Return the autoencoder's architecture after checking it against the image size.
 
     Raises:
-        UserError: a value is invalid, or `data.pixels` does not fit the number of levels.
+        UserError: a value is invalid, or `data.pixels` cannot be halved at every level.
     """
     known = [field.name for field in dataclasses.fields(Architecture)]
     for name, value in config.autoencoder.items():

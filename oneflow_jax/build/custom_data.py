@@ -68,7 +68,7 @@ def update(
     *,
     accept_changes: bool = False,
 ) -> None:
-    """Bring prepared data up to date with its source, and compare it with the data of the run.
+    """Bring prepared data up to date with its source, and compare its fingerprint with the run's.
 
     Before the run's first checkpoint, the function deletes a tokenizer and statistics of latents
     that were made from other data. After the first checkpoint, changed data is an error in the
@@ -147,9 +147,12 @@ def _describe_changes(
         if old is not None:
             difference = fingerprint.compare(old[1], prepared.records)
             if difference == fingerprint.Difference(0, 0, 0):
-                return "the same files, read by another version of the program or as other units"
+                return (
+                    "the same files, but read by another version of the program, or divided among "
+                    "its worker processes in another way"
+                )
             return f"files: {difference}"
-    return f"{before['files']:,} files then, {len(prepared.records):,} now"
+    return f"{before['files']:,} files at that time, {len(prepared.records):,} now"
 
 
 def _same_path(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
@@ -169,7 +172,7 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
 
 
 def _record(folder: epath.Path, prepared: PreparedData) -> None:
-    """Record in the run's folder which data the run uses."""
+    """Write the fingerprint, the path and the number of files of the data to the run's folder."""
     values = {
         "fingerprint": prepared.fingerprint,
         "path": prepared.plan.settings.path,

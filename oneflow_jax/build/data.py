@@ -58,7 +58,8 @@ def make_layout(
         accept_changed_data: whether a run that was trained on other data may continue.
 
     Raises:
-        UserError: a value is wrong, or the run was trained with another codec or on other data.
+        UserError: a value of the configuration is invalid, or the run was trained with another
+            codec or on other data.
     """
     if mode in READING_MODES:
         custom_data.update(config, folder, mode, accept_changes=accept_changed_data)
@@ -85,7 +86,7 @@ def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
     This layout cannot encode text or decode images. The vocabulary has its maximum size.
 
     Raises:
-        UserError: a value is wrong.
+        UserError: a value of the configuration is invalid.
     """
     codec = _codec_without_stats(config)
     text = range(len(vocabs.SPECIALS), config.data.vocab_size)
@@ -145,9 +146,10 @@ def open_pipeline_split(
 def chunk_counts(
     config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
 ) -> np.ndarray:
-    """Return the number of chunks of each document of a split.
+    """Return, for each document of a split, the number of chunks that it is split into.
 
-    The numbers are computed once and stored in `data.dir`.
+    A chunk fits a row; a document with 0 chunks is dropped. The numbers depend on `data.overflow`.
+    They are computed once and stored in `data.dir`.
 
     Raises:
         UserError: no document fits the sequence length.

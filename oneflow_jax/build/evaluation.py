@@ -1,4 +1,4 @@
-"""Builders of evaluation suites from a configuration; `evaluation` computes the metrics."""
+"""Builders of evaluation suites from a configuration; the package `evaluation` has the metrics."""
 
 import functools
 import json
@@ -138,14 +138,14 @@ FULL_METRICS_SUITES = ("emoji", "emoji_styles")
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
-    """Return the reference data of the full metrics; `real` has the last training documents."""
+    """Return the data that full metrics compare with; `real` has the last training documents."""
     train, images = data.open_split(config, "train"), _load_images(config)
     all_images = _load_images(config, concepts=None)
     trained_names = {image.name for image in all_images if image.in_training}
     count = len(train)
     judge = _make_judge(config, images)
-    # The judge was not trained on the drawings of held-out (name, style) pairs. It classifies these
-    # drawings less reliably than a search for the nearest drawing (docs/emoji_styles.md).
+    # With styles, images are classified by the nearest drawing. The judge was not trained on
+    # drawings of held-out (name, style) pairs, and is less reliable there (docs/emoji_styles.md).
     has_styles = config.evaluation.suite == "emoji_styles"
     return full_suite.ReferenceData(
         images=images,
@@ -166,21 +166,21 @@ def _load_images(config: ml_collections.ConfigDict, **changes: object) -> tuple[
 
 @functools.lru_cache(maxsize=4)
 def _render_images(name: str, settings: str) -> tuple[LabeledImage, ...]:
-    """Render the images of a data set; this takes seconds."""
+    """Render the images of a data set; the result is cached, because rendering takes seconds."""
     if name == "emoji":
         return emoji_data.Settings(**json.loads(settings)).load_concepts()
     return emoji_styles_data.Settings(**json.loads(settings)).load_drawings()
 
 
 def _read_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return the settings of the configured data set."""
+    """Return the settings of the configured data set: `config.source` without its name."""
     source = json.loads(config.source.to_json())
     return {name: value for name, value in source.items() if name != "name"}
 
 
 @functools.lru_cache(maxsize=2)
 def _training_texts(data_dir: str, source: str) -> tuple[str, ...]:
-    """Return the text of all training documents; reading them takes seconds."""
+    """Return the text of all training documents; cached, because reading them takes seconds."""
     train = sources.open_dataset(data_dir=data_dir, split="train", **json.loads(source))
     return tuple(train[n].text() for n in range(len(train)))
 

@@ -75,12 +75,12 @@ def paradigm(
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
-    """Look up a choice by its name.
+    """Return `choices[name]`, or raise an error that lists the names.
 
     Args:
-        field: the key of the configuration, for the message.
-        name: the name to look up.
-        choices: the choices by name.
+        field: key of the configuration that contains the name, for the message.
+        name: name to look up.
+        choices: values by name.
 
     Raises:
         UserError: the name is unknown.
@@ -199,14 +199,14 @@ def _make_token_space(vocab: vocabs.IdRanges, codec: Codec) -> token_sampling.To
 
 
 def loss_weights(config: ml_collections.ConfigDict, *terms: str) -> tuple[tuple[str, float], ...]:
-    """Return the weight of each loss term, by name."""
+    """Return (term, weight) pairs; the weight of a term is `paradigm.<term>_weight`."""
     return tuple((term, config.paradigm[f"{term}_weight"]) for term in terms)
 
 
 def _probabilities(
     config: ml_collections.ConfigDict, section: str, names: Sequence[str]
 ) -> tuple[float, ...]:
-    """Read one probability for each name from `paradigm.<section>`."""
+    """Read the probabilities `paradigm.<section>.<name>`, and check that they add up to 1."""
     probs = tuple(config.paradigm[section][name] for name in names)
     if min(probs) < 0 or not math.isclose(sum(probs), 1.0, abs_tol=1e-6):
         raise UserError(

@@ -67,7 +67,7 @@ def eval_plan(
     *,
     edit: bool = False,
 ) -> SamplingPlan:
-    """Build a plan with as many steps as possible, with an NFE of at most `nfe`.
+    """Build the plan with the most steps whose NFE is at most `nfe`.
 
     All other settings are those of `config.sampling`. The plan's NFE may be below `nfe`, because a
     step with a multi-stage solver or with guidance takes several forward passes.

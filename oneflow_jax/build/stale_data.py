@@ -21,7 +21,7 @@ class StaleItem:
 
     @property
     def size(self) -> int:
-        """Bytes that deletion would free; files that newer data shares are not counted."""
+        """Bytes that deletion would free. Files with hard links in other data do not count."""
         files = [self.path] if self.path.is_file() else self.path.rglob("*")
         stats = [file.lstat() for file in files if file.is_file()]
         return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
@@ -73,16 +73,16 @@ def _list_prepared(root: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterato
         if not folder.is_dir() or folder in live:
             continue
         if folder in outdated:
-            yield StaleItem(folder, "prepared by an earlier version")
+            yield StaleItem(folder, "prepared by an earlier version of the program")
         elif folder.suffix in (store.PARTIAL, ".new"):
             if not store.is_in_progress(folder):
-                yield StaleItem(folder, "interrupted while it was prepared; can be continued")
+                yield StaleItem(folder, "interrupted preparation; it can be continued")
         else:
             yield StaleItem(folder, "the files of its source have changed since")
 
 
 def _list_derived(folder: pathlib.Path, live: dict[pathlib.Path, str]) -> Iterator[StaleItem]:
-    """List latents or chunk counts of documents that are no longer used."""
+    """List latents or chunk counts in a folder that were made from data that is not in `live`."""
     marks = {f"{manifest.DATASET_NAME}_{fingerprint[:16]}" for fingerprint in live.values()}
     for path in _list_folder(folder):
         source = "_".join(path.name.split("_")[:2])

@@ -2,7 +2,7 @@
 
 This module uses the builders of the parts: `build.data` for data and codecs, `build.paradigms` for
 paradigms, and `build.sampling` for sampling plans. `build.autoencoder_system` builds the objects
-that train autoencoders. Modules outside of `build` take typed objects instead of a configuration.
+that train autoencoders. Models, data and training take typed objects instead of a configuration.
 """
 
 import dataclasses
@@ -190,7 +190,7 @@ def system(
     init_from.validate(config, folder)
     mesh = _make_mesh(config, jax.devices())
     streams.check_divisible(config.batch_size, config.data.num_streams)
-    # Without these checks, errors would appear only after the data is prepared, or after training.
+    # Check all values now: otherwise errors would appear only after data preparation or training.
     evaluation.validate(config)
     make_loop_config(config)
     if mode in ("train", "prepare"):
@@ -200,9 +200,9 @@ def system(
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
-    """Build a system that only compiles programs, for devices that need not be attached.
+    """Build a system that can compile programs but not run them, without data or a tokenizer.
 
-    The function needs neither data nor a tokenizer.
+    The devices need not be attached.
 
     Raises:
         UserError: a value in the configuration is wrong or contradicts another value.

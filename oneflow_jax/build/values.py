@@ -1,7 +1,7 @@
 """Allowed values of each key of a configuration, and functions that check a configuration.
 
-Each key has one entry in one of the tables. An entry checks one value alone. The code that uses
-several values together checks that they do not contradict each other.
+Each key has one entry in one of the dictionaries below. An entry checks one value alone. The code
+that uses several values together checks that they do not contradict each other.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,12 +51,12 @@ def integer(minimum: int, maximum: int = INT32_MAX) -> Check:
 
 
 def real(**limits: Any) -> Check:  # noqa: ANN401 - arguments of check_real
-    """Return a check that a value is a finite number, with the arguments of `check_real`."""
+    """Return a check that a value is a finite number within `limits` (see `check_real`)."""
     return lambda field, value: check_real(field, value, **limits)
 
 
 def fraction(**limits: bool) -> Check:
-    """Return a check that a value is from 0 to 1, with the arguments of `check_fraction`."""
+    """Return a check that a value is from 0 to 1; `limits` may exclude 0 or 1."""
     return lambda field, value: check_fraction(field, value, **limits)
 
 
@@ -85,11 +85,11 @@ def items(check: Check) -> Check:
 def text(field: str, value: object) -> None:
     """Check that a value is text."""
     if not isinstance(value, str):
-        raise UserError(f"{field}={value!r}: not text. Give text.")
+        raise UserError(f"{field}={value!r}: not text. Give a string in quotes.")
 
 
 def prompt_text(field: str, value: object) -> None:
-    """Check the syntax of a prompt, which would otherwise be read only after training."""
+    """Check the syntax of a prompt; otherwise a mistake would appear only after training."""
     text(field, value)
     try:
         prompt.split(value)
@@ -107,7 +107,7 @@ def path(field: str, value: object) -> None:
 def switch(field: str, value: object) -> None:
     """Check that a value is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise UserError(f"{field}={value!r}: neither True nor False. Give True or False.")
+        raise UserError(f"{field}={value!r}: not a boolean. Give True or False.")
 
 
 def mesh_size(field: str, value: object) -> None:
@@ -134,7 +134,7 @@ def time_sampler(field: str, value: object) -> None:
 
 
 def text_time_sampler(field: str, value: object) -> None:
-    """Check a distribution of t in training, or (), which means the time sampler of images."""
+    """Check a time sampler, or (), which stands for the value of `paradigm.time_sampler`."""
     if value not in ((), []):
         time_sampler(field, value)
 

@@ -7,16 +7,17 @@ from oneflow_jax.cli import config_names
 from oneflow_jax.errors import UserError
 
 PRETRAINED = "--workdir=runs/pretrained"
-"""Default run of `oneflow sample`: the folder that the model of the package is copied to."""
+"""Default run of `oneflow sample`: a folder to which the package's pretrained model is copied."""
 
 CONFIG = "--config=NAME"
 KEYS = "--config.KEY=VALUE"
 FLAGS = {
     CONFIG: "Configuration: a name of `oneflow configs`, e.g. quickstart or quickstart:edit_flow, "
     "or the path of a .py file. Default: the configuration of the run in --workdir.",
-    KEYS: "New value of one key. Repeat the flag for several keys. `oneflow configs NAME` shows "
-    "all keys.",
-    "WORKDIR": "Folder of another run to offer on the page. Several folders are allowed.",
+    KEYS: "New value of one key of the configuration. Repeat the flag for several keys. `oneflow "
+    "configs NAME` shows all keys.",
+    "WORKDIR": "Folder of a run whose model the page offers in addition to the package's model. "
+    "Several folders are allowed.",
     "--port": "Port of the page; default: 7860.",
     "NAME": "Name of the configuration whose keys and values are shown.",
 }
@@ -85,7 +86,7 @@ COMMANDS = {
         mode="evaluate",
     ),
     "sample": Command(
-        "Fill the gaps of prompts, or edit documents, and write a page of every step.",
+        "Fill the gaps of prompts or edit documents, and write a page that shows each step.",
         ("prompt", "edit", "workdir", KEYS),
         (
             '--prompt="a picture of a tiger: <image>"',
@@ -132,7 +133,7 @@ COMMANDS = {
 
 
 def find(name: str) -> Command:
-    """Return the command with a name.
+    """Return the command called `name`.
 
     Raises:
         UserError: no command has this name; the message suggests the most similar name.

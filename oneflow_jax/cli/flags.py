@@ -44,10 +44,16 @@ ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "Continue a run although the files of source.path differ from those it was trained on.",
 )
 TOPOLOGY = flags.DEFINE_list(
-    "topology", [], "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine."
+    "topology",
+    [],
+    "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine. Default: "
+    "aot_topologies of the configuration.",
 )
 PER_DEVICE_BATCH = flags.DEFINE_integer(
-    "per_device_batch", None, "Number of rows per chip to compile for.", lower_bound=1
+    "per_device_batch",
+    None,
+    "With --mode=aot: rows of the batch per chip; default: batch_size of the configuration.",
+    lower_bound=1,
 )
 PROGRAMS = flags.DEFINE_multi_enum(
     "program",
@@ -69,7 +75,9 @@ def check_mode() -> None:
             lacks --output.
     """
     if OUTPUT.value and MODE.value not in READING_MODES:
-        raise UserError(f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it.")
+        raise UserError(
+            f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it. Leave it out."
+        )
     if MODE.value == "export" and not OUTPUT.value:
         raise UserError("--mode=export requires --output=FOLDER.")
     if DELETE.value and MODE.value != "clean":
@@ -77,7 +85,7 @@ def check_mode() -> None:
 
 
 def check_paths() -> None:
-    """Check that no path is empty; an unset variable of the shell gives an empty path.
+    """Check that no path is empty, as in `--workdir=$DIR` if the shell variable is not set.
 
     Raises:
         UserError: --workdir or --output is empty.

@@ -58,7 +58,8 @@ class PatchCodec:
         """
         if self.patch_size < 1 or self.pixels % self.patch_size:
             raise UserError(
-                f"codec.patch_size={self.patch_size} does not divide codec.pixels={self.pixels}."
+                f"codec.patch_size={self.patch_size} does not divide codec.pixels={self.pixels}. "
+                "Give a divisor."
             )
         check_one_of("codec.image_channels", self.image_channels, (1, 3))
 

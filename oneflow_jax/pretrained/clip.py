@@ -182,7 +182,7 @@ def _load_tokenizer(path: epath.Path, max_length: int) -> Any:  # noqa: ANN401 -
         raise UserError(f"{path}: the file does not exist. Copy it from the CLIP model's folder.")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
-    except Exception as error:  # The package `tokenizers` raises only this class.
+    except Exception as error:  # `tokenizers` raises a plain `Exception`.
         raise UserError(
             f"{path}: not a tokenizer file ({error}). Download the file again."
         ) from error

@@ -164,7 +164,9 @@ def _parse_tower(path: epath.Path, values: dict, key: str, kind: type[TowerConfi
 def _positive_value(path: epath.Path, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - a `kind`
     """Check the type of a value and that a number is positive, and return the value."""
     if type(value) is not kind or (kind is not str and not value > 0):
-        raise UserError(f"{path}: {key}={value!r}: must be of type {kind.__name__} and above 0.")
+        raise UserError(
+            f"{path}: {key}={value!r}: must be of type {kind.__name__}; a number must be above 0."
+        )
     return value
 
 

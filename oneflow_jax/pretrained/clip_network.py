@@ -160,7 +160,7 @@ def _pop_array(tensors: TensorFile, name: str, *shape: int) -> Float[Array, "...
 
 
 def _read_affine(tensors: TensorFile, name: str, output_size: int, *input_size: int) -> Affine:
-    """Read a normalization, or with `input_size` a linear layer, and transpose the weight."""
+    """Read a linear layer or, without `input_size`, a layer norm; the weight is transposed."""
     weight = tensors.pop(f"{name}.weight", (output_size, *input_size))
     return Affine(jnp.asarray(weight.T), _pop_array(tensors, f"{name}.bias", output_size))
 

@@ -31,7 +31,7 @@ NUM_FEATURES = 1280
 
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
-"""Strides of the 16 blocks. The shapes of the weights give the rest of the architecture."""
+"""Strides of the 16 blocks; the rest of the architecture follows from the weights' shapes."""
 
 _EPSILON = 1e-3
 """Constant that batch normalization adds to the variance; the default of TensorFlow."""

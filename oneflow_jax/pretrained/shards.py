@@ -41,8 +41,8 @@ def read_shards(
             )
         stored = read(shard)
         for name in sorted(names ^ stored.keys()):
-            wrong = "missing" if name in names else f"not in {path.name} for this file"
-            advice = "Download both again, from the same version of the model."
+            wrong = "missing" if name in names else f"not in the list of this file in {path.name}"
+            advice = "Download both files again, from the same version of the model."
             raise UserError(f"{shard}: tensor {name} is {wrong}. {advice}")
         tensors |= stored
     return tensors

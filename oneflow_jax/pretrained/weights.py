@@ -181,11 +181,11 @@ class _Storage:
     count: int
 
     def read(self, file: BinaryIO) -> np.ndarray:
-        """Read the number of elements and then their values at the file's position."""
+        """Read the number of elements, and then their values, from the current file position."""
         return self.read_values(file, int.from_bytes(file.read(8), "little", signed=True))
 
     def read_values(self, file: BinaryIO, count: int) -> np.ndarray:
-        """Read `count` values at the file's position."""
+        """Read `count` values from the current file position."""
         if count != self.count or count < 1:
             raise ValueError(f"storage {self.key!r} has {count} elements, not {self.count}")
         return np.frombuffer(file.read(count * np.dtype(self.code).itemsize), self.code, count)
@@ -246,7 +246,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> object:
-        """Return the stand-in for a name in the pickle.
+        """Return the entry of `_ALLOWED_CLASSES` for a name in the pickle.
 
         Raises:
             UserError: the name is not allowed.

@@ -97,7 +97,7 @@ def _parse_env(env: dict[str, str]) -> tuple[str, int, int]:
             "and the index of this process, from 0."
         )
     if not address.rpartition(":")[2].isdecimal():
-        raise UserError(f"{settings}: the first must be an address. Set HOST:PORT of process 0.")
+        raise UserError(f"{settings}: the first value is no address. Set HOST:PORT of process 0.")
     return address, int(count), int(index)
 
 
@@ -160,8 +160,8 @@ def primary_first() -> Iterator[None]:
 
 
 def _raise_first(message: str) -> None:
-    """Raise an error in all processes if a process has a message; the first message is its text."""
-    barrier()  # The gather below would not wait long for a process that is still in the block.
+    """Raise a UserError in all processes with the first `message` that is not empty, if any."""
+    barrier()  # The gather below would time out if a process is in the block for long.
     messages = all_gather_json({str(jax.process_index()): message}) if is_multi_process() else {}
     count = len(messages)
     for index in range(count):

@@ -1,4 +1,4 @@
-"""Settings of malloc and XLA for a process, and a description of the machine."""
+"""Settings of malloc and XLA for this process, and a description of the machine."""
 
 import ctypes
 import os

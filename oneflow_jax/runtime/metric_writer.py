@@ -76,7 +76,7 @@ class MetricWriter:
         self._events = tensorboardX.SummaryWriter(where, purge_step=resume_step + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write one report."""
+        """Write the scalars of one step: a JSON line, and TensorBoard events."""
         # JSON cannot represent infinity or NaN.
         row = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
         self._lines.write(json.dumps({"step": step} | row) + "\n")
@@ -135,7 +135,7 @@ class ProgressBar:
     """The progress of a long computation: a live bar on a terminal, otherwise lines in the log."""
 
     def __init__(self, title: str, total: int, start: int = 0, unit: str = "step") -> None:
-        """Start at `start` of `total` units."""
+        """Create a bar for `total` units, such as steps, of which `start` are already done."""
         self._live = sys.stderr.isatty() and distributed.is_primary()
         self._title, self._total, self._start = title, total, start
         self._start_time = self._last = time.monotonic()
@@ -149,7 +149,7 @@ class ProgressBar:
         )
 
     def advance(self, done: int) -> None:
-        """Set the number of finished units."""
+        """Set the number of finished units that a live bar shows."""
         with contextlib.suppress(OSError):  # The terminal has been closed.
             self._bar.update(done - self._bar.n if self._live else 0)
 

@@ -27,10 +27,10 @@ _NAMES = {
 
 
 class StopRequest:
-    """A request to save and exit.
+    """Whether a signal has requested that the run saves a checkpoint and exits.
 
     Attributes:
-        signal_number: the signal that requested the stop; None before such a signal.
+        signal_number: the signal that requested the stop; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class StopRequest:
         """Raise an error that ends the run if a stop was requested; call this after saving `step`.
 
         Raises:
-            Preempted: the run was requested to stop.
+            Preempted: a stop was requested.
         """
         if self.signal_number is not None:
             raise Preempted(
@@ -86,7 +86,7 @@ def _replace_closed_streams() -> None:
     """Discard all further output to a terminal that was closed, since writing would fail."""
     poll = select.poll()
     for stream in (1, 2):
-        poll.register(stream, 0)  # Only errors are polled.
+        poll.register(stream, 0)  # `poll` always reports errors and hang-ups.
     for stream, event in poll.poll(0):
         if event & (select.POLLHUP | select.POLLERR):
             with open(os.devnull, "wb") as null:
@@ -95,9 +95,9 @@ def _replace_closed_streams() -> None:
 
 @contextlib.contextmanager
 def stop_handler() -> Iterator[StopRequest]:
-    """Convert SIGTERM, SIGHUP and Ctrl-C in a `with` block to a stop request that it can read.
+    """Record SIGTERM, SIGHUP and Ctrl-C during a `with` block in a `StopRequest`.
 
-    Signals are not converted if the block runs outside of the main thread, where Python cannot
+    Signals are not recorded if the block runs outside of the main thread, where Python cannot
     install handlers. A signal that was ignored when the program started stays ignored.
     """
     request = StopRequest()

@@ -144,7 +144,7 @@ def state_sharding(mesh: Mesh, boxed: PyTree, rules: Rules = RULES) -> PyTree:
         lambda *leaf: _check_logical_axes(rules, *leaf), boxed, is_leaf=_is_partitioned
     )
     named = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, rules)
-    # A box may be empty, because the optimizer has no moments of frozen parameters.
+    # A box may hold no array, because the optimizer has no moments of frozen parameters.
     shardings = jax.tree.map(
         lambda leaf, where: jax.tree.map(lambda _: where, unbox(leaf)),
         boxed,

@@ -30,7 +30,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed
 
 _BUCKET_ROOTS = ("gs", "s3", "az", "hf")
-"""Folders such as /gs, in which epath expects buckets."""
+"""Names of folders at the root, such as /gs, whose entries epath takes for buckets."""
 
 MARKER = ".oneflow_jax"
 """Empty file in local folders that the program writes to; see `mark_folder`."""

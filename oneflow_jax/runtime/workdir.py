@@ -89,7 +89,7 @@ another `source.path` is the same.
 """
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
-"""Keys whose value applies to one call only, with the value that is saved instead."""
+"""Keys whose value applies to one start of the program, with the value that is saved instead."""
 
 DEFAULTS_FOR_OLD_RUNS = {
     "profile_steps": (),
@@ -239,7 +239,7 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Return all values as text, by keys with their sections, such as `model.width`."""
+    """Return each value as text, by its full key, such as `model.width`."""
     rows: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):

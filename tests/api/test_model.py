@@ -52,7 +52,7 @@ def traces(model, monkeypatch):
         return sample(self, apply, table, keys, canvas, plan)
 
     monkeypatch.setattr(kind, "sample", traced_sample)
-    generate.sample_batch.clear_cache()  # Other tests sample from equal models.
+    generate.sample_batch.clear_cache()  # Other tests may have compiled the same programs.
     return shapes
 
 
@@ -434,7 +434,7 @@ def test_wrong_folders(folder, tmp_path):
 
 
 def make_untrained_model(kind, folder):
-    """Return a model of the paradigm before its first training step."""
+    """Return an untrained model of the paradigm `kind`, with its run in `folder`."""
     config = runs.make_config().copy_and_resolve_references().unlock()
     config.data.dir = str(folder / "data")
     common.set_paradigm(config, kind)

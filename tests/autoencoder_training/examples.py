@@ -1,4 +1,4 @@
-"""Small autoencoders and helpers for their tests."""
+"""Small autoencoders, images and runs for the tests of autoencoder training."""
 
 import dataclasses
 import functools
@@ -78,8 +78,7 @@ class System:
 
 @functools.cache
 def sgd_system(kind, num_microbatches=1):
-    """Return a system with SGD at rate 1 and its step; a step then subtracts the gradient from the
-    parameters."""
+    """Return a system and its jitted step; the step subtracts the gradient from the parameters."""
     system = System(make_objective(kind), optax.sgd(1.0), num_microbatches)
     return system, system.jit_step()
 

@@ -14,7 +14,7 @@ SIDE = 32
 
 
 class LosslessAutoencoder:
-    """A codec that returns images unchanged and whose codes are known."""
+    """A stub of an autoencoder: latents are the images, and half of the codes are 0, half 1."""
 
     def __init__(self, kind="AutoencoderKL"):
         self.architecture = Architecture(
@@ -31,7 +31,7 @@ class LosslessAutoencoder:
 
 
 def random_images(count, image_size=SIDE, seed=0):
-    """Return random images in [90, 160); a linear codec with fewer numbers cannot be lossless."""
+    """Return random images in [90, 160), which PCA with few components cannot reconstruct."""
     shape = (count, image_size, image_size, 3)
     return np.random.default_rng(seed).integers(90, 160, shape, dtype=np.uint8)
 

@@ -19,7 +19,7 @@ def row_keys():
 
 @dataclasses.dataclass(frozen=True)
 class PixelLatentModel:
-    """A model with the scaled pixels as latents, a fixed variance and an identity decoder."""
+    """A stub of a VAE: the latents have the mean `scale` * pixels; decoding is the identity."""
 
     log_variance: float
 
@@ -32,7 +32,7 @@ class PixelLatentModel:
 
 @dataclasses.dataclass(frozen=True)
 class FirstPixelError:
-    """A stub of a distance: the signed error of the first pixel."""
+    """A stub of a loss term: the signed error of the first value of each image."""
 
     name: str = "pixels"
     weight: float = 1.0

@@ -24,7 +24,7 @@ KINDS = pytest.mark.parametrize("kind", ["kl", "vq"])
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
-    """Return a function that trains a codec once and returns its system and read-only folder."""
+    """Return a function: kind -> (system, folder) of a finished run, trained at the first call."""
     runs_by_kind = {}
 
     def get_run(kind):

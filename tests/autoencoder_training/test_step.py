@@ -67,7 +67,7 @@ def test_step_is_deterministic_and_noise_differs_between_steps(kind):
         initial_state(kind).replace(key=jax.random.key(5)),
     ):
         _, logged = run_step(kind, state=changed_state)
-        # Another step draws other latent noise and mirrors other images, so the loss differs.
+        # Another step or key draws other latent noise and flips other images.
         assert float(logged["pixels"].compute()) != float(first["pixels"].compute())
 
 

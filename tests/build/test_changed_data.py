@@ -212,7 +212,7 @@ def test_a_run_of_an_earlier_version_says_that_the_files_are_the_same(tmp_path, 
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "_run_workers", prepare_here)
     pretend_training(tmp_path / "run")
-    with pytest.raises(UserError, match=r"the same files, read by another version.*Give --accept"):
+    with pytest.raises(UserError, match=r"the same files, but read by another.*Give --accept"):
         start(config, tmp_path / "run")
 
 
@@ -263,7 +263,7 @@ def test_data_of_a_missing_source_is_kept(tmp_path):
     shutil.rmtree(source.folder)
     (tmp_path / "data" / "latents" / "own_1234abcd_0123").mkdir(
         parents=True
-    )  # This is the data of an earlier version.
+    )  # Latents of documents that have changed since.
     (item,) = stale_data.list_stale(config.data.dir)
     assert item.path.name == "own_1234abcd_0123"
 

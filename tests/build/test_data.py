@@ -1,4 +1,4 @@
-"""Tests of building the layout and documents from a configuration with a learned codec."""
+"""Tests of building the layout and the documents for an autoencoder codec."""
 
 import shutil
 
@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 
 def list_latents(tmp_path):
-    """Return the folders of latents."""
+    """Return the folders with encoded latents, one per data set and codec."""
     return sorted((tmp_path / "data" / "latents").glob("*"))
 
 

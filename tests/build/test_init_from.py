@@ -70,7 +70,7 @@ def language(folder):
 def test_parameters_are_the_ema_of_the_other_run(kind, folder, language, tmp_path):
     """Check that parameters equal the other run's EMA bit by bit; all other state is fresh.
 
-    If both runs are of the same kind, no parameter is widened.
+    The runs have the same paradigm, so no tower is copied from the other one.
     """
     first = make_config(kind, folder, init_from=language[0] if kind == "lmfusion" else "")
     source_state = save_random_run(tmp_path / "first", first)

@@ -37,9 +37,9 @@ def test_paradigms_are_built_by_name(config):
 
 
 def test_lmfusion_differs_from_its_text_model_in_class_and_frozen_parameters():
-    """Compare the paradigms built on a text model: only the class and frozen parameters differ.
+    """Compare `language` and `lmfusion` with `transfusion`: apart from the class, settings agree.
 
-    Each parameter is trained by exactly one of the two.
+    `language` and `lmfusion` freeze opposite towers, so exactly one of them trains each parameter.
     """
     kinds = {
         "transfusion": transfusion.Transfusion,

@@ -65,7 +65,7 @@ MAY_BE_NEGATIVE = re.compile(r"codec\.mean|mesh\..*")
 NAMED_ELSEWHERE = re.compile(
     r"source\.(name|format)|evaluation\.suite|paradigm\.(objective|image_prediction)"
 )
-"""Keys whose values are names; the names are checked on look-up, which is also before training."""
+"""Keys whose values are names; other modules check these names, also before training."""
 
 FREE_TEXT = re.compile(
     r"name|command|platform_help|init_from|data\.dir|optimizer\.freeze|evaluation\.(inception_weights"
@@ -90,7 +90,7 @@ def flatten_runs(config):
 
 
 def is_possible(key, default, value):
-    """Return whether a key may have a hostile value, judged by its default and not by `values`."""
+    """Return whether a key may have a hostile value, without using the tables that are tested."""
     if isinstance(default, bool):
         return value is True
     if isinstance(default, str):
@@ -196,7 +196,7 @@ INSIDE = [
         ("information", 4.8, 1.1, 1.5, 1.0),
         "paradigm.time_sampler[3]=1.5",
     ),
-    # In float32 these values become 1 and 0, so the averaged parameters would never change.
+    # In float32 these four values become 1, 1, 0 and infinity.
     ("optimizer.ema_decay", 1 - 1e-12, "optimizer.ema_decay=0.999999999999"),
     ("optimizer.b2", 1 - 1e-10, "optimizer.b2=0.9999999999"),
     ("optimizer.learning_rate", 1e-60, "optimizer.learning_rate=1e-60"),

@@ -117,7 +117,7 @@ def test_examples_of_commands_can_be_parsed(name, parse, monkeypatch):
         words = [re.sub(r'="(.*)', r"=\1", word) for word in words]
         line = commands.make_arguments(name, words)
         if not any(map(config_names.FLAG.match, line)):
-            line.insert(0, "--config=quickstart")  # There is no run to continue.
+            line.insert(0, "--config=quickstart")  # The run in --workdir does not exist.
         parse(*line)
 
 

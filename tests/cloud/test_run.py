@@ -89,7 +89,7 @@ def test_killed_run_resumes_with_equal_losses(history):
     after = read_losses(folder)
     assert list(after) == list(range(1, STEPS + 1))
     assert {step: after[step] for step in killed} == killed
-    # The losses differ, so the comparison above is not trivial.
+    # All losses differ from each other, so the comparison above is not trivial.
     assert len(set(killed.values())) == len(killed)
 
 

@@ -28,7 +28,7 @@ DAMAGES = (
     "truncated arrays", "flipped byte of EMA", "missing EMA", "empty manifest", "missing item",
     "broken position", "empty checksums", "no files",
 )  # fmt: skip
-"""Damages of `test_damaged_checkpoints` to try; some affect only the shards of one process."""
+"""Damages of `test_damaged_checkpoints` to try. Some damage only one process's shards."""
 
 
 def scenario(function):
@@ -50,14 +50,14 @@ def own_path(path):
 
 
 class Run:
-    """A run on custom data in a folder; process 1 may use other folders."""
+    """A run on custom data. Process 1 uses `<name>.host1` in place of a folder, if it exists."""
 
     def __init__(self, folder):
         self.folder = folder
         self.source = once(lambda: changing_source.ChangingSource(folder / "source", seed=0))
 
     def prepare(self, mode="prepare", codec="patches", codec_path="", **options):
-        """Prepare the data as `main` does, and return the number of documents."""
+        """Prepare the data as `main` does, and return the message with the number of documents."""
         config = test_changed_data.make_config(self.folder, own_path(self.folder / "source"), codec)
         with config.unlocked():
             config.data.dir = str(own_path(self.folder / "data"))
@@ -252,7 +252,7 @@ def main(root, *names):
             result = function(root / str(number))
         except UserError as error:
             result = f"error: {error}"
-        except Exception:  # The other processes may wait for this one.
+        except Exception:  # Exit at once: the other processes may wait for this one.
             distributed.exit_process(f"{name}\n{traceback.format_exc()}")
         print(json.dumps([name, result]), flush=True)
     distributed.barrier()

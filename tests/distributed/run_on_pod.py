@@ -48,7 +48,7 @@ def read_reports(folder):
 
 
 def compare_curves(paradigms):
-    """Print, for each layout, the largest relative difference from one process with one device."""
+    """Print the largest relative difference of each of `LAYOUTS` from one process and device."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         diffusers_weights.save(
@@ -112,7 +112,7 @@ def run_kill_test(num_processes, num_kills, steps, seed=0):
                         pod.exit_codes(),
                     )
                     break
-                # A checkpoint is saved in the background at every step.
+                # A checkpoint is saved in the background at every step, so the kill may hit a save.
                 time.sleep(rng.random() * 0.3)
                 victim = rng.randrange(num_processes)
                 if any(process.poll() is not None for process in pod.processes):
@@ -147,7 +147,7 @@ def latest_step(folder):
 
 
 def check_identical(expected_dir, actual_dir, steps):
-    """Check that two runs ended with the same state and reports, bit by bit, and print it."""
+    """Check that two runs ended with bit-identical states and reports; print a confirmation."""
     system = runs.prepare_system(actual_dir, make_config(steps))
     state, position = runs.load_state(system, actual_dir)
     expected, there = runs.load_state(system, expected_dir)

@@ -15,7 +15,7 @@ HOST = """
 import os
 from jax._src.clusters import cloud_tpu_cluster
 import jax
-# As JAX finds it where there are TPUs.
+# On a TPU host, JAX sets this variable to True.
 cloud_tpu_cluster.running_in_cloud_tpu_vm = "GCE_METADATA_IP" in os.environ
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)
 from oneflow_jax.runtime import distributed

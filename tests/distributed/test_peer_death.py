@@ -1,4 +1,4 @@
-"""Tests of process failures, simulated within one process."""
+"""Tests of start-up and failures of several processes, simulated within one process."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""Trains with `oneflow_jax.main`: `python -m tests.distributed.training FLAGS`."""
+"""Trains with `oneflow_jax.main`, without evaluation and sampling; takes the same flags."""
 
 from oneflow_jax import evaluate, main, sample
 

@@ -1,4 +1,4 @@
-"""Tests of keep_running.sh: it continues a run until its end, despite preemptions."""
+"""Tests of resume_pod.sh: it continues a run until its end, despite preemptions."""
 
 import pytest
 

@@ -54,7 +54,7 @@ def config(**changes):
 
 
 def random_tensors(config):
-    """Return the tensors of `model.safetensors`: random, and each one affects the output."""
+    """Return random tensors for `model.safetensors`; all but logit_scale affect the output."""
     shapes = {"logit_scale": ()}
     for kind in ("text", "vision"):
         values = config[f"{kind}_config"]
@@ -86,7 +86,7 @@ def random_tensors(config):
 
 
 def write_model(folder, **changes):
-    """Write a model's folder."""
+    """Write a folder with a random model: config.json, model.safetensors, tokenizer.json."""
     folder.mkdir(exist_ok=True)
     values = config(**changes)
     (folder / "config.json").write_text(json.dumps(values))
@@ -136,6 +136,6 @@ def _random(name, shape):
         return np.float32(name.endswith("weight")) + np.float32(0.3) * noise
     if len(shape) < 2:
         return np.float32(0.3) * noise
-    if "_proj." in name:  # With scores above 1, attention is not a mean over positions.
+    if "_proj." in name:  # Large, so that attention weights differ between positions.
         return np.float32(2 / shape[1] ** 0.5) * noise
     return np.float32(1 / np.prod(shape[1:]) ** 0.5) * noise

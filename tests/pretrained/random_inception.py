@@ -8,7 +8,7 @@ from oneflow_jax.pretrained import inception
 
 
 def random_tensors():
-    """Return the tensors of pytorch-fid's file: random, and each one affects the output."""
+    """Return the tensors of pytorch-fid's file; those of convolutions and norms are random."""
     tensors = {"fc.weight": np.zeros((1008, 2048), "f4"), "fc.bias": np.zeros(1008, "f4")}
     for name, shape in inception._kernel_shapes().items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -24,7 +24,7 @@ def random_tensors():
 
 
 def smooth_images(count, height, width):
-    """Return smooth colors with noise."""
+    """Return reproducible images: smooth waves of color, with noise."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width]
     phase, speed = rng.uniform(0, 6, (2, count, 1, 1, 3))

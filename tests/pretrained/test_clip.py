@@ -105,7 +105,7 @@ def test_images_are_center_cropped():
     np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
     picture = picture.transpose(0, 2, 1, 3)
     np.testing.assert_array_equal(clip.preprocess(picture, 8), np.full((1, 8, 8, 3), 200))
-    # Bicubic resizing overshoots at edges; downscaling by 2 uses more than four pixels each.
+    # Bicubic resizing overshoots at edges, and a dot spreads to more than four output pixels.
     enlarged = clip.preprocess(picture[:, 2:18], 32)
     assert enlarged.max() > 205
     dot = np.full((1, 16, 16, 3), 100, np.uint8)
@@ -126,7 +126,7 @@ def test_colors_are_normalized_as_configured(model, images, tmp_path):
         for settings in (config, model.config)
     )
     assert np.abs(normalized - usual).max() > 0.01
-    # Colors are normalized with this model's mean and std.
+    # The new mean and std normalize `moved` to what the usual ones make of `squares`.
     mean, deviation = np.asarray(model.config.mean), np.asarray(model.config.std)
     moved = 255 * ((squares / 255 - mean) / deviation + [0.5, 0.4, 0.3])
     np.testing.assert_allclose(

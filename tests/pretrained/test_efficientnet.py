@@ -43,7 +43,7 @@ def test_photographs_are_classified_correctly(params):
 
 
 # Expected values: the same file evaluated by PyTorch 2.13 in float64 with TensorFlow's padding.
-# With PyTorch's padding the sums are 133 and 105; with epsilon 1e-5 they are 251 and 223.
+# With PyTorch's padding the sums for 80 pixels are 133 and 105; with epsilon 1e-5, 251 and 223.
 # Before the last stride of 2, 80 pixels become 5 (odd) and 64 pixels become 4.
 @pytest.mark.parametrize(
     ("pixels", "sums", "first", "last"),
@@ -53,7 +53,7 @@ def test_photographs_are_classified_correctly(params):
     ],
 )
 def test_values_agree_with_pytorch(params, pixels, sums, first, last):
-    """Check images of 80 pixels, with and without resizing."""
+    """Check features of 80 x 80 images: unchanged, and resized to 64 x 64."""
     features = efficientnet.features(params, noise_images(80), pixels, batch_size=2)
     assert features.shape == (2, 1280)
     np.testing.assert_allclose(features.sum(axis=1), sums, rtol=1e-4)

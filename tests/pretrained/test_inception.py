@@ -30,7 +30,7 @@ def network(tensors, tmp_path_factory):
     ],
 )
 def test_values_agree_with_pytorch_fid(network, size, sums, first, last):
-    """Check images that are resized up or down."""
+    """Check features of images that are enlarged or reduced to 299 x 299 pixels."""
     features = inception.features(network, random_inception.smooth_images(2, *size), batch_size=2)
     assert features.shape == (2, 2048)
     assert features.dtype == np.float32

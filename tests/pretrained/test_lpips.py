@@ -26,7 +26,7 @@ def emoji():
 
 
 def noise_pairs(height, width):
-    """Return two reproducible pairs of images."""
+    """Return two arrays of two images each, which are reproducible."""
     x = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3))
     y = np.tanh(np.random.default_rng(1).standard_normal((2, height, width, 3)))
     return x.astype(np.float32), y.astype(np.float32)
@@ -93,7 +93,7 @@ def test_gradients_are_finite_for_flat_images(params, value):
 
 
 def test_zero_features_give_finite_values(params):
-    """Check zero features, caused by large negative biases."""
+    """Check that distance and gradients are 0 if large negative biases make all features 0."""
     blind = params._replace(biases=tuple(b - 1e3 for b in params.biases))
     x, y = noise_pairs(32, 32)
     np.testing.assert_array_equal(distance(blind, x, y), 0)

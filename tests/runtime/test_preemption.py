@@ -26,7 +26,7 @@ LONG_RUN = (
     "--config.checkpoint.every=1000",
     "--config.evaluation.every=1000",
 )
-"""A run that only a signal makes save before its last step, which is seconds after step 5."""
+"""A run that, without a signal, saves only at its last step, which is seconds after step 5."""
 
 
 DEFAULT_SIGNALS = ("env", "--default-signal=HUP", "--default-signal=INT")
@@ -35,7 +35,7 @@ DEFAULT_SIGNALS = ("env", "--default-signal=HUP", "--default-signal=INT")
 
 @pytest.fixture(autouse=True)
 def default_signal_handlers():
-    """Give a test the handlers of a process that a terminal started."""
+    """Set the signal handlers that a process has if it is started from a terminal."""
     handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
@@ -126,7 +126,7 @@ def test_ctrl_c_saves_and_exits(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_data_workers_leave_signals_to_the_run(tmp_path, number):
-    """Check signals that terminals and service managers send to a process and its workers."""
+    """Check signals that a terminal or service manager sends to the run and to its workers."""
     arguments = [
         *LONG_RUN, "--config.data.num_workers=2", "--config.data.num_streams=2",
         f"--workdir={tmp_path / 'run'}",
@@ -249,7 +249,7 @@ def test_second_interrupt_raises_keyboard_interrupt():
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # The latter as by nohup.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # nohup ignores SIGHUP.
 def test_ignored_signals_stay_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:

@@ -30,7 +30,7 @@ CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
 LONG = {"data": 2, "context": 2, "tensor": 2}
 
 CONFIGS = {
-    # Three heads cannot be divided by two devices.
+    # The model has three heads, so the axis `tensor` cannot have size 2.
     "digits": (digits.get_config, {"data": 4, "fsdp": 2}),
     "quickstart": (quickstart.get_config, CUBE),
     "transfusion": (lambda: quickstart.get_config("transfusion"), CUBE),
@@ -67,7 +67,7 @@ def format_shardings(params):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, request):
-    """Check the real shapes of a configuration; only the data is toy data."""
+    """Check the parameters of a configuration in their real sizes; only the data is toy data."""
     make, sizes = CONFIGS[name]
     config = make()
     config.mesh.update({"data": 1} | sizes)

@@ -16,7 +16,7 @@ def test_wildcards_are_read_in_the_pattern_only(tmp_path, name):
         (folder / path).touch()
     literal = storage.LiteralPath(folder)
     assert {path.name for path in literal.glob("process_*")} == {"process_2"}
-    # To find which arrays are random keys, Orbax uses a pattern of several parts.
+    # Orbax finds the arrays that are random keys with a pattern that contains a slash.
     nested = sorted(literal.glob("metadata/process_*"))
     assert [path.relative_to(folder).as_posix() for path in nested] == [
         "metadata/process_0",
@@ -31,7 +31,7 @@ LOCAL = ["/gs/runs/a", "/gs", "/s3/x", "/az/x", "/hf/x", "//gs/runs", "/./gs/x",
 @pytest.mark.parametrize("path", LOCAL)
 def test_local_folders_with_the_name_of_a_scheme_are_not_buckets(path):
     folder = storage.resolve_path(path, "--workdir")
-    again = epath.Path(os.fspath(folder / "checkpoints"))  # As Orbax and TFDS do.
+    again = epath.Path(os.fspath(folder / "checkpoints"))  # Orbax and TFDS do this too.
     for each in (folder, again, folder.parent, folder.resolve()):
         assert "://" not in os.fspath(each)
     assert (

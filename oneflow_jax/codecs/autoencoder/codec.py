@@ -12,17 +12,17 @@ from oneflow_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TokenEncoder:
-    """A VQModel that encodes images as codes, for storage as float32 `[n h w 1]`."""
+    """A VQModel that encodes images as float32 codes, the form in which the codes are stored."""
 
     autoencoder: Autoencoder
 
     @property
     def fingerprint(self) -> str:
-        """Hash for stored codes, unlike `Autoencoder.fingerprint`, which is for latents."""
+        """Hash that names stored codes; `Autoencoder.fingerprint` names stored latents."""
         return f"{self.autoencoder.fingerprint}_codes"
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Encode uint8 images `[n H W 3]` as float32 codes `[n h w 1]`, exact below 2^24."""
+        """Encode uint8 images `[n H W 3]` as codes `[n h w 1]`; float32 holds codes up to 2^24."""
         return self.autoencoder.encode_codes(images)[..., None].astype(np.float32)
 
 
@@ -48,7 +48,10 @@ class VQCodec:
         """
         shape = self.autoencoder.architecture
         if shape.kind != "VQModel":
-            raise UserError(f"codec.name='vq' needs a VQModel; codec.path holds a {shape.kind}.")
+            raise UserError(
+                f"codec.name='vq' needs a VQModel, but codec.path has an {shape.kind}. Set "
+                "codec.name='vae', or give the folder of a VQModel."
+            )
         if self.pixels % shape.downscale_factor:
             raise UserError(
                 f"codec.pixels={self.pixels} is not a multiple of {shape.downscale_factor}, the "
@@ -116,7 +119,7 @@ class LatentCodec:
         if (shape.in_channels, shape.out_channels) != (3, 3):
             raise UserError(
                 f"codec.path: the autoencoder has in_channels={shape.in_channels} and "
-                f"out_channels={shape.out_channels}; images have 3 channels."
+                f"out_channels={shape.out_channels}; images have 3 channels. Give another one."
             )
         unit = shape.downscale_factor * self.patch_size
         if self.patch_size < 1 or self.pixels % unit:
@@ -135,7 +138,7 @@ class LatentCodec:
 
     @property
     def channels(self) -> int:
-        """The number of values in a slot."""
+        """The number of values in a slot, C."""
         return self.autoencoder.architecture.channels * self.patch_size**2
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:

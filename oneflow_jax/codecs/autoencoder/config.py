@@ -20,7 +20,7 @@ _SUPPORTED_VALUES = {
     "norm_type": ("group",),
     "lookup_from_codebook": (False,),
 }
-"""Supported values of keys for which diffusers has more options than this project."""
+"""The only supported values of keys for which diffusers allows more values."""
 
 _BLOCK_TYPE_KEYS = ("down_block_types", "up_block_types")
 
@@ -115,7 +115,7 @@ class Architecture:
         odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
         if odd or not self.block_out_channels:
             raise UserError(
-                f"autoencoder block_out_channels={self.block_out_channels}: give multiples of "
+                f"autoencoder.block_out_channels={self.block_out_channels}: give multiples of "
                 f"norm_num_groups={self.norm_num_groups}."
             )
 
@@ -184,9 +184,9 @@ def read(folder: epath.Path) -> Architecture:
     try:
         values = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON ({error}). Download it again.") from error
     if not isinstance(values, Mapping):
-        raise UserError(f"{path} does not hold a JSON object.")
+        raise UserError(f"{path} does not hold a JSON object. Download it again.")
     return _parse_architecture(path, values)
 
 
@@ -201,7 +201,10 @@ def _parse_architecture(path: epath.Path, values: Mapping[str, Any]) -> Architec
             *_IGNORED_KEYS,
         )
         if odd and not name.startswith("_"):
-            raise UserError(f"{path}: {name}={value!r} is unknown and may affect the network.")
+            raise UserError(
+                f"{path}: {name}={value!r} is unknown and may affect the network. Give another "
+                "model."
+            )
         if value not in _SUPPORTED_VALUES.get(name, (value,)):
             raise UserError(
                 f"{path}: {name}={value!r} is not supported; only {_SUPPORTED_VALUES[name]} is."

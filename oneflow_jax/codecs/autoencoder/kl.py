@@ -62,7 +62,7 @@ class AutoencoderKL(nn.Module):
         return DiagonalGaussian(mean=mean, log_variance=jnp.clip(log_variance, -30.0, 20.0))
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Decode unnormalized latents, such as `encode` returns, to pixels in about [-1, 1]."""
+        """Decode unnormalized latents, e.g. a sample of `encode`, to pixels near [-1, 1]."""
         if self.architecture.use_post_quant_conv:
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)

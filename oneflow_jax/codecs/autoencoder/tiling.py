@@ -136,7 +136,7 @@ TileGrid = tuple[int, AxisTiling, AxisTiling]
 def _apply_tiled(
     apply: Callable[[Array], PyTree], x: Array, input_grid: TileGrid, output_grid: TileGrid
 ) -> PyTree:
-    """Call `apply` on each tile of x and blend the results."""
+    """Call `apply` on each tile of x, and blend the outputs at the positions in `output_grid`."""
     zoom, rows, columns = input_grid
     if len(rows.starts) == len(columns.starts) == 1:
         return apply(x)

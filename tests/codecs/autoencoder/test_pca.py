@@ -39,7 +39,7 @@ def test_loss_equals_the_omitted_eigenvalues(numbers):
     images = smooth_images()
     actual_loss = loss(images, pca.fit(images, SIDE, numbers)(images))
     left_out = np.linalg.eigvalsh(np.cov(to_patches(images), rowvar=False, bias=True))[:-numbers]
-    # Rounding adds at most 1/12 for each of the 12 numbers of a patch.
+    # Rounding to integers adds about 1/12 for each of the 12 numbers of a patch.
     assert actual_loss == pytest.approx(left_out.sum(), rel=1e-3, abs=1.1)
     assert left_out.sum() > 10
 
