@@ -40,7 +40,7 @@ SIZES = {
     "sd1": AutoencoderSize(Architecture(kind="AutoencoderKL", block_out_channels=_SD1,
                              layers_per_block=2), 128),
 }  # fmt: skip
-"""The autoencoders to measure: the project's own, and that of Stable Diffusion 1."""
+"""The autoencoders to measure: a small one, and that of Stable Diffusion 1."""
 
 TINY = AutoencoderSize(
     Architecture(kind="AutoencoderKL", block_out_channels=(8, 16), norm_num_groups=4), pixels=16

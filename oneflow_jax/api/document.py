@@ -24,7 +24,10 @@ TEXT = Gap("text")
 """Gap for generated text whose length the model chooses."""
 
 DOCUMENT = Gap("document")
-"""Gap for any number of generated texts and images; only edit_flow supports it."""
+"""Gap for any number of generated texts and images.
+
+Only paradigms that choose the length of a document support it: edit_flow and the autoregressive ones.
+"""
 
 
 def text(tokens: int) -> Gap:
