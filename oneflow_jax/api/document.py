@@ -26,7 +26,7 @@ TEXT = Gap("text")
 DOCUMENT = Gap("document")
 """Gap for any number of generated texts and images.
 
-Only paradigms that choose the length of a document support it: edit_flow and the autoregressive ones.
+Paradigms that choose the length of a document support it: edit_flow and the autoregressive ones.
 """
 
 
