@@ -113,7 +113,10 @@ def main(argv: list[str] | None = None) -> list[Row]:
     )
     flags.add_argument("--nfe", type=int, nargs="+", default=[16])
     flags.add_argument(
-        "--sampling", nargs="*", default=[], help="overrides key=value, for sampling only"
+        "--sampling",
+        nargs="*",
+        default=[],
+        help="changes of the configuration after training, e.g. sampling.solver=euler",
     )
     flags.add_argument("--out", default="runs/ablation", help="folder of runs and metrics")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes; metrics are meaningless")

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     flags.add_argument("--set", nargs="*", default=[], help="overrides key=value for all runs")
     flags.add_argument("--seed", type=int, default=0, help="RNG seed of the runs")
     flags.add_argument("--flops", type=float, help="training FLOPs (default: configs/compare.py)")
-    flags.add_argument("--samples", type=int, help="documents (default: configs/compare.py)")
+    flags.add_argument("--samples", type=int, help="number of documents per task (default: 256)")
     flags.add_argument("--out", default="runs/tuning", help="folder of runs and metrics")
     flags.add_argument("--smoke", action="store_true", help="tiny sizes, meaningless metrics")
     flags = flags.parse_args(argv)

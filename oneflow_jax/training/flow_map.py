@@ -81,7 +81,8 @@ def per_row_losses(
         model: the model, with a flow map.
         paradigm: the paradigm that defines both losses.
     """
-    # Strided rows, because a device holds consecutive rows (`update.split_microbatches`).
+    # Even and odd rows, not halves of the batch: a device holds consecutive rows, so each part has
+    # rows on every device.
     split = jax.tree.map(
         lambda x: rearrange(x, "(m g) ... -> g m ...", g=ROWS_PER_MAP_ROW), (keys, u, canvas)
     )

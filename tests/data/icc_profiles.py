@@ -50,7 +50,8 @@ def cmyk_profile():
 def expected_srgb(color, primaries, gamma):
     """Compute the sRGB color of an RGB color whose profile has these primaries.
 
-    `gamma` is an exponent, or a function from values of 0 to 1 to linear light.
+    `gamma` is an exponent, or a function that converts encoded values in [0, 1] to
+    linear light.
     """
     values = np.array(color) / 255
     linear = gamma(values) if callable(gamma) else values**gamma

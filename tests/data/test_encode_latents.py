@@ -248,7 +248,8 @@ class Pod:
 
         def process(index):
             self._where.index = index
-            # As in a pod, a failing process leaves the other one waiting.
+            # If one process fails, the other waits at the barrier until its timeout, which raises
+            # this error.
             with contextlib.suppress(threading.BrokenBarrierError):
                 results[index] = call(index)
 

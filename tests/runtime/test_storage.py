@@ -16,7 +16,7 @@ def test_wildcards_are_read_in_the_pattern_only(tmp_path, name):
         (folder / path).touch()
     literal = storage.LiteralPath(folder)
     assert {path.name for path in literal.glob("process_*")} == {"process_2"}
-    # Orbax finds the arrays that are random keys with a pattern that contains a slash.
+    # Orbax globs a pattern with a slash for the files that say which arrays are random keys.
     nested = sorted(literal.glob("metadata/process_*"))
     assert [path.relative_to(folder).as_posix() for path in nested] == [
         "metadata/process_0",
