@@ -120,7 +120,9 @@ def mesh_size(field: str, value: object) -> None:
 def time_sampler(field: str, value: object) -> None:
     """Check a time sampler: its name, and the numbers that follow the name."""
     if not isinstance(value, tuple | list) or not value:
-        raise UserError(f"{field}={value!r}: not a tuple. Give a name and numbers in parentheses.")
+        raise UserError(
+            f"{field}={value!r}: not a time sampler. Give its name and numbers, e.g. ('power', 2.0)."
+        )
     name, *numbers = value
     check_one_of(field, name, time_samplers.TIME_SAMPLERS)
     # A time sampler that was added from outside the package may take any numbers.

@@ -122,9 +122,8 @@ def _serialize_view(
             numbers.setdefault((word.key, word.text, int(word.given)), len(numbers))
             for word in run.tokens
         ]
-        percents = [
-            math.ceil(100 * word.opacity()) for word in run.tokens
-        ]  # At 0 the token is a plain block.
+        # Rounded up: the page shows a block in place of a token whose percentage is 0.
+        percents = [math.ceil(100 * word.opacity()) for word in run.tokens]
         return [0, run.key, int(run.given), round(run.time, 4), words, percents]
 
     def picture(image: trajectory.ImageView, last: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Tests of building the evaluation suite, and of errors about missing files before training."""
+"""Tests of building the suite, and that wrong values and missing files are reported early."""
 
 import dataclasses
 

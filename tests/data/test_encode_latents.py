@@ -331,9 +331,8 @@ def test_cache_is_bounded_and_does_not_change_results(monkeypatch, remembered):
     monkeypatch.setattr(encode_latents, "CACHE_SIZE", remembered)
     bounded = Means(last_bits=False)
     actual, most = encode_in_groups(CachingEncoder(bounded, PIXELS))
-    assert most <= max(
-        remembered, 6
-    )  # `BATCH` is 3, and three successive documents have at most six.
+    # The cache holds at least the images of a group: three documents have at most six images.
+    assert most <= max(remembered, 6)
     assert len(bounded.encoded_images()) > len(POOL)
     for actual_document, expected_document in zip(actual, expected, strict=True):
         assert actual_document.text() == expected_document.text()
