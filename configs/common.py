@@ -126,8 +126,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.text_time_sampler = ()
     # Whether oneflow learns a flow map, for sampling at NFE 1 to 4 (docs/flow_map.md).
     config.paradigm.flow_map = False
-    # edit_flow, task joint: how the times of a document's text and images depend on each other. Each
-    # value is the probability of one coupling; they add up to 1.
+    # edit_flow, task joint: how the times of a document's text and images depend on each other.
+    # Each value is the probability of one coupling; they add up to 1.
     config.paradigm.time_coupling = ml_collections.ConfigDict()
     config.paradigm.time_coupling.interleaved = 0.3  # images are inserted at random times
     config.paradigm.time_coupling.independent = 0.1  # text and each image have independent times

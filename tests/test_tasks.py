@@ -42,7 +42,7 @@ def make_generator(name):
 
 @pytest.fixture(scope="module", params=PARADIGMS)
 def generated_batch(request):
-    """Return the paradigm, the prompts of all tasks, a batch that completes them, and a generator."""
+    """Return the paradigm, the prompts of all tasks, a batch that completes them, a generator."""
     name = request.param
     generator = make_generator(name)
     gap = "<text>" if name == "edit_flow" else "<text:2>"

@@ -121,7 +121,7 @@ def time_sampler(field: str, value: object) -> None:
     """Check a time sampler: its name, and the numbers that follow the name."""
     if not isinstance(value, tuple | list) or not value:
         raise UserError(
-            f"{field}={value!r}: not a time sampler. Give its name and numbers, e.g. ('power', 2.0)."
+            f"{field}={value!r}: no time sampler. Give its name and numbers, e.g. ('power', 2.0)."
         )
     name, *numbers = value
     check_one_of(field, name, time_samplers.TIME_SAMPLERS)
