@@ -14,6 +14,7 @@ from benchmarks import (
     corpus,
     decode,
     drawings,
+    flow_map,
     fuzz,
     judge,
     paradigms,
@@ -251,6 +252,31 @@ def test_ablation_trains_each_variant_once_and_keeps_rows_of_earlier_calls(
     assert "| tasks+time | 1 | 16 | 0.250 | – |" in capsys.readouterr().out
     with pytest.raises(UserError, match="hope: unknown variant"):
         ablation.main(["baseline+hope", "--out", str(tmp_path)])
+
+
+def test_flow_map_starts_from_the_run_of_the_ablation(tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def train_stub(run):
+        assert run.flops_budget == 0.25 * 9e8
+        assert run.config.init_from == str(tmp_path / "emoji/9e+08/muon/oneflow-1")
+        assert run.config.paradigm.flow_map
+        assert run.config.optimizer.name == "muon"
+        run.folder.mkdir(parents=True)
+        return types.SimpleNamespace(system=types.SimpleNamespace(config=run.config), params=None)
+
+    def measure_stub(system, params, nfe, flags):
+        measured.append((system.config.sampling.solver, nfe, flags.documents))
+        return {"interleaved_score": 0.25}
+
+    monkeypatch.setattr(runs_lib, "train_one", train_stub)
+    monkeypatch.setattr(ablation, "measure", measure_stub)
+    arguments = ["muon", "--flops", "9e8", "--seed", "1", "--out", str(tmp_path)]
+    rows = flow_map.main([*arguments, "--samplers", "jump:2", "renoise:16"])
+    assert measured == [("jump", 2, "selection"), ("renoise", 16, "selection")]
+    (saved,) = tmp_path.glob("emoji/9e+08/muon-flow_map-0.25-0.003/oneflow-1/flow_map.json")
+    assert json.loads(saved.read_text())["rows"] == rows
+    assert "| renoise:16 | 1 | 16 | 0.250 | – |" in capsys.readouterr().out
 
 
 def test_ablation_documents_of_the_two_sets_are_disjoint(monkeypatch):
