@@ -42,10 +42,7 @@ class X1Prediction:
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
         """Return the loss |v̂ - v|^2, with the lower bound of 1 - t in both velocities."""
-        x_t = gaussian.interpolate(x_0, x_1, t)
-        predicted = gaussian.velocity(output, x_t, t, self.min_one_minus_t)
-        target = gaussian.velocity(x_1, x_t, t, self.min_one_minus_t)
-        return losses.squared_error(predicted, target, scored)
+        return self.map_loss(output, x_1, gaussian.interpolate(x_0, x_1, t), t, scored)
 
     def map_loss(
         self,
@@ -55,7 +52,7 @@ class X1Prediction:
         t: Float[Array, "L"],
         scored: Bool[Array, "L"],
     ) -> metrics.Average:
-        """Return the loss of a flow map (`flows.flow_map`) whose ψ should be `mean`, as `loss`."""
+        """Return the loss with `mean` as x_1, the ψ that a flow map should predict."""
         predicted = gaussian.velocity(output, x_t, t, self.min_one_minus_t)
         target = gaussian.velocity(mean, x_t, t, self.min_one_minus_t)
         return losses.squared_error(predicted, target, scored)

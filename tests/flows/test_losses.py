@@ -22,6 +22,15 @@ def test_cross_entropy_is_in_nats_and_summed_over_scored_slots():
     assert entropy.count == 2
 
 
+def test_kl_divergence_is_in_nats_and_zero_for_the_same_distribution():
+    probs = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5]])
+    logits = jnp.log(jnp.array([[0.8, 0.2], [0.25, 0.75], [0.1, 0.9]])) - 3.0
+    divergence = losses.kl_divergence(logits, probs, jnp.array([True, True, False]))
+    by_hand = 0.5 * np.log(0.5 / 0.8) + 0.5 * np.log(0.5 / 0.2)
+    np.testing.assert_allclose(divergence.total, by_hand, rtol=1e-5)
+    assert divergence.count == 2
+
+
 def test_unscored_slots_may_be_infinite():
     scored = jnp.array([True, False])
     target = jnp.array([[1.0], [jnp.inf]])

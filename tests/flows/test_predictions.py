@@ -37,6 +37,19 @@ def test_both_predictions_have_equal_losses():
     )
 
 
+def test_both_predictions_have_equal_losses_of_the_flow_map():
+    """A prediction of the same ψ, as ψ or as a velocity, has the same distance from the mean."""
+    clean, velocity = predictions.X1Prediction(), predictions.VelocityPrediction()
+    as_clean = velocity.to_x1(WRONG, X_T, T)
+    expected = velocity.map_loss(WRONG, X_1, X_T, T, SCORED)
+    np.testing.assert_allclose(
+        clean.map_loss(as_clean, X_1, X_T, T, SCORED).total, expected.total, rtol=1e-4
+    )
+    assert expected.count == SCORED.sum()
+    exact = gaussian.velocity(X_1, X_T, T)
+    np.testing.assert_allclose(velocity.map_loss(exact, X_1, X_T, T, SCORED).total, 0, atol=1e-6)
+
+
 def test_x1_loss_weight_is_bounded_near_t_1():
     t = jnp.array([0.0, 0.5, 0.95, 0.999, 1.0])
     x = jnp.zeros((5, 3))
