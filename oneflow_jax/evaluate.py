@@ -15,7 +15,7 @@ from oneflow_jax.runtime import distributed, metric_writer, sharding, workdir
 from oneflow_jax.samplers import guidance, time_grids
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import export
+from oneflow_jax.training import conditioning, export
 from oneflow_jax.viewer import contact_sheet, plots
 
 GRID_COLUMNS = 8
@@ -165,17 +165,31 @@ def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, fl
 
 
 def format_table(metrics: Mapping[str, float]) -> str:
-    """Format the metrics as a table: a row for each name, a column for each NFE."""
+    """Format the metrics as a table: a row for each name, a column for each NFE.
+
+    Below the table, sentences say whether images depend on text, and texts on images.
+    """
+    return "\n".join([*_table_lines(metrics), *conditioning.describe(metrics)])
+
+
+def _table_lines(metrics: Mapping[str, float]) -> list[str]:
     by_name = metrics_by_nfe(metrics)
     if not by_name:
-        return "No metrics of generated documents: this data set has no evaluation suite."
+        return ["No metrics of generated documents: this data set has no evaluation suite."]
     nfes = sorted({n for points in by_name.values() for n, _ in points})
     lines = ["NFE".ljust(NAME_WIDTH) + "".join(f"{n:>8}" for n in nfes)]
     lines += [
         name.ljust(NAME_WIDTH) + "".join(_format_cell(dict(points).get(n)) for n in nfes)
         for name, points in by_name.items()
     ]
-    return "\n".join(lines)
+    return lines
+
+
+def describe_gains(folder: epath.Path) -> list[str]:
+    """Return sentences about the conditioning gains that training logged last in `folder`."""
+    names = [name for term in ("image", "text") for name in conditioning.metric_names(term)]
+    curves = metric_writer.read_curves(folder / workdir.LOGS, names)
+    return conditioning.describe({name: points[-1][1] for name, points in curves.items()})
 
 
 def _format_cell(value: float | None) -> str:

@@ -120,7 +120,7 @@ def _write_page(
         curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
         settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
         heading=f"{config.name}: text and images in {nfe} forward passes",
-        notes=sources.list_attribution(config.source.name),
+        notes=[*evaluate.describe_gains(folder), *sources.list_attribution(config.source.name)],
         intro=_intro_text(system, edit=edit),
     )
 

@@ -12,7 +12,7 @@ from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base
 from oneflow_jax.runtime import sharding, workdir
-from oneflow_jax.training import likelihood
+from oneflow_jax.training import conditioning, likelihood
 from tests import runs
 
 
@@ -35,7 +35,9 @@ def test_losses_are_equal_at_every_call(losses, ema):
         f"eval/loss_{term}{clock}"
         for term in ("text", "image")
         for clock in ("", "/t=0.25", "/t=0.75")
-    } | {"eval/loss_text_given_image", "eval/loss_image_given_text"}
+    } | {"eval/loss_text_given_image", "eval/loss_image_given_text"} | {
+        name for term in ("text", "image") for name in conditioning.metric_names(term)
+    }
     assert all(math.isfinite(value) for value in first.values())
 
 

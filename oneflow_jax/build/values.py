@@ -279,9 +279,7 @@ MODEL: dict[str, Check] = {
     "paradigm.flow_map": switch,
     "paradigm.text_weight": NOT_NEGATIVE,
     "paradigm.image_weight": NOT_NEGATIVE,
-    "paradigm.insert_token_weight": NOT_NEGATIVE,
-    "paradigm.insert_count_weight": NOT_NEGATIVE,
-    "paradigm.insert_zero_weight": NOT_NEGATIVE,
+    **{f"paradigm.insert_{name}_weight": NOT_NEGATIVE for name in ("token", "count", "zero")},
     "paradigm.edit_op_weight": NOT_NEGATIVE,
     "paradigm.substitute_weight": NOT_NEGATIVE,
     "paradigm.z_loss_weight": NOT_NEGATIVE,
@@ -320,11 +318,10 @@ AUTOENCODER: dict[str, Check] = {
     "autoencoder.latents_std": optional(items(POSITIVE)),
     "autoencoder.num_vq_embeddings": COUNT,
     "autoencoder.vq_embed_dim": optional(COUNT),
-    "objective.perceptual_weight": NOT_NEGATIVE,
-    "objective.kl_weight": NOT_NEGATIVE,
-    "objective.codebook_weight": NOT_NEGATIVE,
-    "objective.commitment_weight": NOT_NEGATIVE,
-    "objective.entropy_weight": NOT_NEGATIVE,
+    **{
+        f"objective.{name}_weight": NOT_NEGATIVE
+        for name in ("perceptual", "kl", "codebook", "commitment", "entropy")
+    },
     "objective.dead_code_restart_prob": fraction(),
 }
 """Keys of autoencoders and of their training."""

@@ -68,11 +68,11 @@ class TaskMixture:
     Attributes:
         probs: probabilities of the tasks, in the order of `NAMES`; their sum is 1.
         cond_drop_prob: probability that the text of a `text_to_image` document, or the images of
-            an `image_to_text` document, are dropped.
+            an `image_to_text` document, are dropped. Inside a jitted function it may be an array.
     """
 
     probs: tuple[float, ...]
-    cond_drop_prob: float
+    cond_drop_prob: float | Float[Array, ""]
 
     def sample(
         self,

@@ -222,9 +222,8 @@ class OneFlow:
             fresh = draw(solve.step_keys(keys, step), canvas)
             return interpolate(fresh, clean, _slot_times(canvas, s))
 
-        start = interpolate(
-            noise, content, _slot_times(canvas, jnp.float32(plan.schedule.times[0]))
-        )
+        first = jnp.float32(plan.schedule.times[0])
+        start = interpolate(noise, content, _slot_times(canvas, first))
         # For given slots, `predict` returns their own content, so the solver does not change them.
         solution = solve.solve(
             lambda t, end, x: predict(t, end, x).x1_hat,
@@ -235,8 +234,7 @@ class OneFlow:
         )
         t = solution.times[-1]
         last = predict(t, solve.last_prediction_end(plan.schedule, t), solution.final)
-        done = _fill(canvas, last)
-        passes = self.nfe(plan)
+        done, passes = _fill(canvas, last), self.nfe(plan)
         if not plan.return_trajectory:
             return make_output(done, None, passes)
         points = (solution.times, solution.times, solution.trajectory)

@@ -20,11 +20,14 @@ from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
 from oneflow_jax.runtime import distributed
 from oneflow_jax.shapes import Array, Float, Key, PyTree
-from oneflow_jax.training import step, update
+from oneflow_jax.training import conditioning, step, update
 from oneflow_jax.training.update import Metrics
 
 EvalStep = Callable[[PyTree, Array, Array, Canvas], Metrics]
-"""Function from parameters, PRNG key, uniform number u and clean rows to the rows' total losses."""
+"""Function from parameters, PRNG key, a number and clean rows to losses by term.
+
+The number is u for the losses of a batch, and the dropout probability for conditional losses.
+"""
 
 CONDITIONAL_LOSSES = (
     ("loss_text_given_image", "image_to_text", "text"),
@@ -64,12 +67,13 @@ class EvalLosses:
         self._key = jax.random.key(seed)
         self._eval_step = functools.partial(_eval_step, model=model, paradigm=paradigm)
         terms = {term for term, _ in paradigm.weights}
+        self._seed = seed
         shared = paradigm.at_shared_time
         self._conditional_steps = {
             name: (
                 term,
                 functools.partial(
-                    _eval_step,
+                    _conditional_rows,
                     model=model,
                     paradigm=dataclasses.replace(shared, task_mixture=tasks.single_task(task)),
                 ),
@@ -84,30 +88,45 @@ class EvalLosses:
         For example, `eval/loss_text` is the mean over all times, and `eval/loss_text/t=0.10` is the
         loss at one time. The losses `eval/loss_text_given_image` and `eval/loss_image_given_text`
         are measured at u = 0, and the condition is clean. Both are missing if the batch has no
-        images.
+        images. `eval/conditioning_gain_image` and `eval/conditioning_gain_text`, with the endings
+        `_low` and `_high` for the ends of the interval, compare them with the losses without the
+        condition (`conditioning`).
 
         The number in a name is u, the uniform number from which the time sampler computes t. With a
         uniform time sampler, u equals t.
         """
         by_time = [self.at_time(params, u) for u in self._times]
         scored: dict[str, metrics.Average] = {}
+        gains: dict[str, float] = {}
         for u, terms in zip(self._times, by_time, strict=True):
             scored |= {f"eval/loss_{name}/t={u:.2f}": term for name, term in terms.items()}
         for name in by_time[0]:
             averages = [terms[name] for terms in by_time]
             scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), averages)
         if "image" in by_time[0] and by_time[0]["image"].count > 0:
-            for name, (term, eval_step) in self._conditional_steps.items():
-                scored[f"eval/{name}"] = self._run(eval_step, params, 0.0)[term]
+            for name, (term, rows) in self._conditional_steps.items():
+                shown, hidden = (self._run(rows, params, drop)[term] for drop in (0.0, 1.0))
+                scored[f"eval/{name}"] = metrics.Average(shown.total.sum(), shown.count.sum())
+                gains |= self._gain(term, shown, hidden)
         # A term without scored slots has no mean.
-        return {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
+        means = {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
+        return means | gains
+
+    def _gain(self, term: str, shown: metrics.Average, hidden: metrics.Average) -> dict[str, float]:
+        """Return the conditioning gain and its interval by name; {} if it is not defined."""
+        gain = conditioning.measure_gain(shown.total, hidden.total, self._seed)
+        if gain is None:
+            return {}
+        return dict(
+            zip(conditioning.metric_names(term), (gain.value, gain.low, gain.high), strict=True)
+        )
 
     def at_time(self, params: PyTree, u: float) -> Metrics:
         """Return loss totals and numbers of scored slots by term, with all documents at time u."""
         return self._run(self._eval_step, params, u)
 
-    def _run(self, eval_step: EvalStep, params: PyTree, u: float) -> Metrics:
-        return distributed.to_host(eval_step(params, self._key, jnp.float32(u), self._canvas))
+    def _run(self, eval_step: EvalStep, params: PyTree, number: float) -> Metrics:
+        return distributed.to_host(eval_step(params, self._key, jnp.float32(number), self._canvas))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "paradigm"))
@@ -123,3 +142,19 @@ def _eval_step(
     """Return the loss totals of all rows; compiled once for equal models and paradigms."""
     rows = step.eval_step(params, key, u, canvas, model=model, paradigm=paradigm)
     return update.sum_leading(rows)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "paradigm"))
+def _conditional_rows(
+    params: PyTree,
+    key: Key[Array, ""],
+    cond_drop_prob: Float[Array, ""],
+    canvas: Canvas,
+    *,
+    model: Model,
+    paradigm: TrainingObjective,
+) -> Metrics:
+    """Return the loss totals of each row at u = 0, with the condition hidden with a probability."""
+    mixture = dataclasses.replace(paradigm.task_mixture, cond_drop_prob=cond_drop_prob)
+    paradigm = dataclasses.replace(paradigm, task_mixture=mixture)
+    return step.eval_step(params, key, jnp.float32(0.0), canvas, model=model, paradigm=paradigm)

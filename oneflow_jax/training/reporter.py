@@ -16,6 +16,7 @@ train/mfu                        model FLOP/s divided by the peak FLOP/s of the 
 """
 
 import contextlib
+import logging
 import math
 import statistics
 import time
@@ -31,7 +32,7 @@ from jax.experimental import multihost_utils
 from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer, workdir
-from oneflow_jax.training import optimizer
+from oneflow_jax.training import conditioning, optimizer
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.update import Metrics
 
@@ -125,9 +126,11 @@ class Reporter:
             self._write_report(number)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write scalars to the logs, for example held-out losses."""
+        """Write scalars to the logs, for example held-out losses, and what they say in words."""
         self._writer.write_scalars(step, scalars)
         self._writer.flush()
+        for sentence in conditioning.describe(scalars):
+            logging.info("Step %d: %s", step, sentence)
 
     def close(self) -> None:
         """Close the logs and the progress bar."""
