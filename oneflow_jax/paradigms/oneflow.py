@@ -214,9 +214,8 @@ class OneFlow:
             latents = self.image_prediction.to_x1(outputs["image"], x.latents, time)
             clean = _select(canvas.to_generate, FlowState(embeds=embeds, latents=latents), content)
             ids = jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids)
-            return Prediction(
-                x1_hat=clean, ids=ids, confidence=jnp.where(canvas.is_given, 1.0, confidence)
-            )
+            confidence = jnp.where(canvas.is_given, 1.0, confidence)
+            return Prediction(x1_hat=clean, ids=ids, confidence=confidence)
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
@@ -237,8 +236,8 @@ class OneFlow:
         done, passes = _fill(canvas, last), self.nfe(plan)
         if not plan.return_trajectory:
             return make_output(done, None, passes)
-        points = (solution.times, solution.times, solution.trajectory)
-        path = jax.lax.map(lambda point: predict(*point), points)
+        states = (solution.times, solution.trajectory)
+        path = jax.lax.map(lambda state: predict(state[0], *state), states)
         return make_output(done, _make_trajectory(canvas, solution, path, last), passes)
 
     def _sample_noise(
