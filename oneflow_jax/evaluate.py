@@ -187,7 +187,7 @@ def _table_lines(metrics: Mapping[str, float]) -> list[str]:
 
 def describe_gains(folder: epath.Path) -> list[str]:
     """Return sentences about the conditioning gains that training logged last in `folder`."""
-    names = [name for term in ("image", "text") for name in conditioning.metric_names(term)]
+    names = conditioning.all_metric_names()
     curves = metric_writer.read_curves(folder / workdir.LOGS, names)
     return conditioning.describe({name: points[-1][1] for name, points in curves.items()})
 

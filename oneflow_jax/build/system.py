@@ -134,7 +134,10 @@ class System:
         """Return a function that maps parameters to the losses of one batch of a split."""
         batches = self._batches(split, num_workers=0, cache_size=0)
         time_bins = self.config.evaluation.time_bins
-        return eval_loss.EvalLosses(batches, self.model, self.paradigm, time_bins, self.config.seed)
+        train = self._batches("train", num_workers=0, cache_size=0)
+        return eval_loss.EvalLosses(
+            batches, train, self.model, self.paradigm, time_bins, self.config.seed
+        )
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:
         """Return a function that maps parameters to the likelihood of a split's text.

@@ -2,9 +2,10 @@
 
     gain = 1 - loss(images | text shown) / loss(images | text hidden)
 
-Both losses are those of held-out documents at t = 0, with the same noise. The text is hidden as in
-conditioning dropout. A gain of 0 means that the images do not depend on the text. The gain of text
-from images is defined in the same way.
+Both losses are those of a batch of documents at t = 0, with the same noise. The text is hidden as
+in conditioning dropout. A gain of 0 means that the images do not depend on the text. The gain of
+text from images is defined in the same way. Gains are measured on training documents and on
+held-out documents.
 """
 
 import dataclasses
@@ -17,9 +18,12 @@ from oneflow_jax.shapes import Float
 NUM_RESAMPLES = 1_000
 """Number of bootstrap resamples of the rows."""
 
+SPLITS = ("train", "heldout")
+"""Splits of the data on which gains are measured."""
+
 _NOUNS = {
-    "image": ("Images", "the text", "text_to_image"),
-    "text": ("Texts", "the images", "image_to_text"),
+    "image": ("Images", "texts", "text_to_image"),
+    "text": ("Texts", "images", "image_to_text"),
 }
 """For each loss term: what is generated, what it is conditioned on, and the task."""
 
@@ -54,33 +58,51 @@ def measure_gain(
     return Gain(float(1 - shown.sum() / hidden.sum()), float(low), float(high))
 
 
-def metric_names(term: str) -> tuple[str, str, str]:
-    """Return the names of the gain of a loss term, and of the ends of its interval."""
-    name = f"eval/conditioning_gain_{term}"
+def metric_names(term: str, split: str) -> tuple[str, str, str]:
+    """Return the names of the gain of a loss term on a split, and of the ends of its interval."""
+    name = f"eval/conditioning_gain_{term}_{split}"
     return name, f"{name}_low", f"{name}_high"
 
 
-def describe(metrics: Mapping[str, float]) -> list[str]:
-    """Return one sentence for each gain in the metrics: what the model uses, or does not use yet.
+def all_metric_names() -> list[str]:
+    """Return the names of all gains and of the ends of their intervals."""
+    return [name for term in _NOUNS for split in SPLITS for name in metric_names(term, split)]
 
-    A gain counts if its whole interval is above 0.
+
+def describe(metrics: Mapping[str, float]) -> list[str]:
+    """Return one sentence for each loss term: what the model uses, or does not use yet.
+
+    A gain counts if its whole interval is above 0. If only the gain of training documents counts,
+    the model has learned these documents by heart, or the held-out documents have names that are
+    not in the training data, as in the data sets of emoji.
     """
     sentences = []
     for term, (generated, condition, task) in _NOUNS.items():
-        names = metric_names(term)
-        if names[0] not in metrics:
+        gains = {
+            split: Gain(*(metrics[name] for name in metric_names(term, split)))
+            for split in SPLITS
+            if metric_names(term, split)[0] in metrics
+        }
+        if len(gains) < len(SPLITS):
             continue
-        gain = Gain(*(metrics[name] for name in names))
-        interval = f"95 % interval {gain.low:.1%} to {gain.high:.1%}"
-        if gain.low > 0:
-            sentences.append(
-                f"{generated} depend on {condition}: with {condition}, their held-out loss at "
-                f"t = 0 is {gain.value:.1%} lower ({interval})."
+        figures = ", ".join(
+            f"{gain.value:.1%} for {split} documents (95 % interval {gain.low:.1%} to "
+            f"{gain.high:.1%})"
+            for split, gain in gains.items()
+        )
+        if gains["train"].low <= 0:
+            sentence = (
+                f"{generated} do not depend on {condition} yet. Train longer, or with a larger "
+                f"paradigm.tasks.{task}."
             )
+        elif gains["heldout"].low > 0:
+            sentence = f"{generated} depend on {condition}, also in documents held out."
         else:
-            sentences.append(
-                f"{generated} do not depend on {condition} yet: with {condition}, their held-out "
-                f"loss at t = 0 is {gain.value:.1%} lower ({interval}). Train longer, on more "
-                f"documents, or with a larger paradigm.tasks.{task}."
+            sentence = (
+                f"{generated} depend on {condition} in training documents only: they are learned "
+                "by heart, or the held-out documents name other things."
             )
+        sentences.append(
+            f"{sentence} {condition.capitalize()} lower the loss at t = 0 by {figures}."
+        )
     return sentences

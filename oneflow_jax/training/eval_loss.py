@@ -46,6 +46,7 @@ class EvalLosses:
     def __init__(
         self,
         batches: streams.BatchStreams,
+        train_batches: streams.BatchStreams,
         model: Model,
         paradigm: TrainingObjective,
         time_bins: int,
@@ -55,14 +56,13 @@ class EvalLosses:
 
         Args:
             batches: batches of documents. Only the first batch is used.
+            train_batches: batches of training documents, for conditioning gains; likewise.
             model: the model to evaluate.
             paradigm: the paradigm that corrupts the documents and defines the loss.
             time_bins: number of evenly spaced times u at which the losses are measured.
             seed: RNG seed of the noise.
         """
-        data = iter(batches)
-        self._canvas = next(data)
-        data.close()
+        self._canvas, self._train_canvas = map(_first_batch, (batches, train_batches))
         self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
         self._key = jax.random.key(seed)
         self._eval_step = functools.partial(_eval_step, model=model, paradigm=paradigm)
@@ -88,9 +88,8 @@ class EvalLosses:
         For example, `eval/loss_text` is the mean over all times, and `eval/loss_text/t=0.10` is the
         loss at one time. The losses `eval/loss_text_given_image` and `eval/loss_image_given_text`
         are measured at u = 0, and the condition is clean. Both are missing if the batch has no
-        images. `eval/conditioning_gain_image` and `eval/conditioning_gain_text`, with the endings
-        `_low` and `_high` for the ends of the interval, compare them with the losses without the
-        condition (`conditioning`).
+        images. Conditioning gains (`conditioning.all_metric_names`) compare them with the losses
+        without the condition, also for training documents.
 
         The number in a name is u, the uniform number from which the time sampler computes t. With a
         uniform time sampler, u equals t.
@@ -105,28 +104,48 @@ class EvalLosses:
             scored[f"eval/loss_{name}"] = functools.reduce(lambda a, b: a.merge(b), averages)
         if "image" in by_time[0] and by_time[0]["image"].count > 0:
             for name, (term, rows) in self._conditional_steps.items():
-                shown, hidden = (self._run(rows, params, drop)[term] for drop in (0.0, 1.0))
+                for split in conditioning.SPLITS:
+                    shown, hidden = (
+                        self._run(rows, params, drop, split)[term] for drop in (0.0, 1.0)
+                    )
+                    gains |= self._gain(term, split, shown, hidden)
+                # The last split is that of held-out documents.
                 scored[f"eval/{name}"] = metrics.Average(shown.total.sum(), shown.count.sum())
-                gains |= self._gain(term, shown, hidden)
         # A term without scored slots has no mean.
         means = {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
         return means | gains
 
-    def _gain(self, term: str, shown: metrics.Average, hidden: metrics.Average) -> dict[str, float]:
+    def _gain(
+        self, term: str, split: str, shown: metrics.Average, hidden: metrics.Average
+    ) -> dict[str, float]:
         """Return the conditioning gain and its interval by name; {} if it is not defined."""
         gain = conditioning.measure_gain(shown.total, hidden.total, self._seed)
         if gain is None:
             return {}
         return dict(
-            zip(conditioning.metric_names(term), (gain.value, gain.low, gain.high), strict=True)
+            zip(
+                conditioning.metric_names(term, split),
+                (gain.value, gain.low, gain.high),
+                strict=True,
+            )
         )
 
     def at_time(self, params: PyTree, u: float) -> Metrics:
         """Return loss totals and numbers of scored slots by term, with all documents at time u."""
         return self._run(self._eval_step, params, u)
 
-    def _run(self, eval_step: EvalStep, params: PyTree, number: float) -> Metrics:
-        return distributed.to_host(eval_step(params, self._key, jnp.float32(number), self._canvas))
+    def _run(
+        self, eval_step: EvalStep, params: PyTree, number: float, split: str = "heldout"
+    ) -> Metrics:
+        canvas = self._train_canvas if split == "train" else self._canvas
+        return distributed.to_host(eval_step(params, self._key, jnp.float32(number), canvas))
+
+
+def _first_batch(batches: streams.BatchStreams) -> Canvas:
+    data = iter(batches)
+    canvas = next(data)
+    data.close()
+    return canvas
 
 
 @functools.partial(jax.jit, static_argnames=("model", "paradigm"))

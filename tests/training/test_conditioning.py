@@ -36,18 +36,38 @@ def test_no_gain_is_reported_where_the_condition_makes_no_difference():
     assert conditioning.measure_gain(same, np.zeros(4), seed=0) is None
 
 
-def test_sentences_say_what_the_model_uses():
-    metrics = {}
-    for term, values in {"image": (0.2, 0.1, 0.3), "text": (0.01, -0.02, 0.03)}.items():
-        metrics |= dict(zip(conditioning.metric_names(term), values, strict=True))
-    assert conditioning.describe(metrics) == [
-        "Images depend on the text: with the text, their held-out loss at t = 0 is 20.0% lower "
-        "(95 % interval 10.0% to 30.0%).",
-        "Texts do not depend on the images yet: with the images, their held-out loss at t = 0 is "
-        "1.0% lower (95 % interval -2.0% to 3.0%). Train longer, on more documents, or with a "
-        "larger paradigm.tasks.image_to_text.",
-    ]
-    assert conditioning.describe({"eval/loss": 1.0}) == []
+def make_metrics(term, **gains):
+    """Return metrics with the ends of the interval 0.1 below and above each gain."""
+    return {
+        name: value
+        for split, gain in gains.items()
+        for name, value in zip(
+            conditioning.metric_names(term, split), (gain, gain - 0.1, gain + 0.1), strict=True
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("train", "heldout", "beginning"),
+    [
+        (0.3, 0.2, "Images depend on texts, also in documents held out. Texts lower the loss at "
+         "t = 0 by 30.0% for train documents (95 % interval 20.0% to 40.0%), 20.0% for heldout"),
+        (0.05, 0.2, "Images do not depend on texts yet. Train longer, or with a larger "
+         "paradigm.tasks.text_to_image."),
+        (0.3, 0.05, "Images depend on texts in training documents only: they are learned by heart"),
+        (0.3, -0.2, "Images depend on texts in training documents only: they are learned by heart"),
+    ],
+)  # fmt: skip
+def test_sentences_say_what_the_model_uses(train, heldout, beginning):
+    (sentence,) = conditioning.describe(make_metrics("image", train=train, heldout=heldout))
+    assert sentence.startswith(beginning)
+
+
+def test_sentences_need_the_gains_of_both_splits():
+    assert conditioning.describe(make_metrics("text", heldout=0.2)) == []
+    both = make_metrics("text", train=0.3, heldout=0.2)
+    assert conditioning.describe(both)[0].startswith("Texts depend on images, also in")
+    assert set(both) <= set(conditioning.all_metric_names())
 
 
 @pytest.mark.parametrize("task", ["text_to_image", "image_to_text"])
