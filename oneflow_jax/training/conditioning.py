@@ -21,6 +21,9 @@ NUM_RESAMPLES = 1_000
 SPLITS = ("train", "heldout")
 """Splits of the data on which gains are measured."""
 
+MIN_GAIN = 0.02
+"""Smaller gains are reported as none, also if they are certain."""
+
 _NOUNS = {
     "image": ("Images", "texts", "text_to_image"),
     "text": ("Texts", "images", "image_to_text"),
@@ -35,6 +38,11 @@ class Gain:
     value: float
     low: float
     high: float
+
+    @property
+    def is_relevant(self) -> bool:
+        """Whether the gain is large enough to matter, and is not noise."""
+        return self.value >= MIN_GAIN and self.low > 0
 
 
 def measure_gain(
@@ -72,9 +80,9 @@ def all_metric_names() -> list[str]:
 def describe(metrics: Mapping[str, float]) -> list[str]:
     """Return one sentence for each loss term: what the model uses, or does not use yet.
 
-    A gain counts if its whole interval is above 0. If only the gain of training documents counts,
-    the model has learned these documents by heart, or the held-out documents have names that are
-    not in the training data, as in the data sets of emoji.
+    A gain counts if it is at least `MIN_GAIN` and its whole interval is above 0. If only the gain
+    of training documents counts, the model has learned these documents by heart, or the held-out
+    documents have names that are not in the training data, as in the data sets of emoji.
     """
     sentences = []
     for term, (generated, condition, task) in _NOUNS.items():
@@ -90,12 +98,12 @@ def describe(metrics: Mapping[str, float]) -> list[str]:
             f"{gain.high:.1%})"
             for split, gain in gains.items()
         )
-        if gains["train"].low <= 0:
+        if not gains["train"].is_relevant:
             sentence = (
-                f"{generated} do not depend on {condition} yet. Train longer, or with a larger "
+                f"{generated} hardly depend on {condition} yet. Train longer, or with a larger "
                 f"paradigm.tasks.{task}."
             )
-        elif gains["heldout"].low > 0:
+        elif gains["heldout"].is_relevant:
             sentence = f"{generated} depend on {condition}, also in documents held out."
         else:
             sentence = (
