@@ -1,4 +1,4 @@
-"""Tests of the samplers `renoise` and `euler`.
+"""Tests of the samplers `renoise`, `euler`, `jump` and `consistency`.
 
 The data has only two points, so the tests can compute the exact x1 prediction.
 """
@@ -28,6 +28,19 @@ def predict_x1(t, x):
     return CENTER * jnp.tanh(odds) * jnp.ones_like(x)
 
 
+def predict_mean(t, end, x):
+    """Return ψ_{t,end}(x) of `flows.flow_map` by 200 steps of Euler's method."""
+    times = jnp.linspace(t, jnp.minimum(end, 0.999), 201)
+
+    def step(n, x):
+        ends = (jnp.full(COUNT, time) for time in (times[n], times[n + 1]))
+        return gaussian.euler_step(x, predict_x1(times[n], x), *ends)
+
+    moved = jax.lax.fori_loop(0, 200, step, x)
+    mean = ((1 - t) * moved - (1 - end) * x) / jnp.maximum(end - t, 1e-6)
+    return jnp.where(end > t, mean, predict_x1(t, x))
+
+
 def sample_noise(step):
     return jax.random.normal(jax.random.key(step), (COUNT, WIDTH))
 
@@ -38,8 +51,9 @@ def corrupt(step, s, x_1):
 
 def run_solver(solver, steps, return_trajectory=False):
     plan = ode.make_schedule(solver, steps)
-    solution = solve.solve(predict_x1, corrupt, sample_noise(0), plan, return_trajectory)
-    return predict_x1(solution.times[-1], solution.final), solution
+    solution = solve.solve(predict_mean, corrupt, sample_noise(0), plan, return_trajectory)
+    t = solution.times[-1]
+    return predict_mean(t, solve.last_prediction_end(plan, t), solution.final), solution
 
 
 @pytest.mark.parametrize(("solver", "often"), [("euler", PLUS_FRACTION), (ode.RENOISE, 0.88)])
@@ -48,6 +62,15 @@ def test_ode_samples_the_data_distribution_and_renoising_favors_the_frequent_poi
     end, _ = run_solver(solver, 200)
     np.testing.assert_allclose(np.abs(end), CENTER, atol=0.02)
     assert np.mean(end[:, 0] > 0) == pytest.approx(often, abs=0.02)
+
+
+@pytest.mark.parametrize("solver", ode.FLOW_MAP_SOLVERS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_an_exact_flow_map_samples_the_data_distribution_in_few_steps(solver, steps):
+    """Unlike renoising with the x1 prediction, `consistency` has no bias."""
+    end, _ = run_solver(solver, steps)
+    assert np.mean(end[:, 0] > 0) == pytest.approx(PLUS_FRACTION, abs=0.02)
+    np.testing.assert_allclose(np.median(np.abs(end)), CENTER, atol=0.05)
 
 
 def test_only_the_ode_depends_on_its_first_noise():
@@ -74,7 +97,7 @@ def test_recording_does_not_change_the_solution():
 def test_nfe_equals_the_number_of_calls():
     calls = []
 
-    def counted_prediction(t, x):
+    def counted_prediction(t, end, x):
         jax.debug.callback(lambda: calls.append(1))
         return predict_x1(t, x)
 
