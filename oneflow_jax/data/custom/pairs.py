@@ -105,21 +105,21 @@ def _join_folders(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """
     places: dict[str, list[str]] = {}
     for key, names in groups.items():
-        if not (has_text(names) and _has_image(names)):
-            places.setdefault(_compose(_generalize(key)).lower(), []).append(key)
+        if not (has_text(names) and has_image(names)):
+            places.setdefault(generalize(key), []).append(key)
     joined = {}
     for keys in places.values():
         names = [name for key in keys for name in groups[key]]
-        if has_text(names) and _has_image(names):
+        if has_text(names) and has_image(names):
             joined |= dict.fromkeys(keys, (keys[0], names))
     return dict(joined.get(key, (key, names)) for key, names in groups.items())
 
 
-def _generalize(key: str) -> str:
-    """Return a key without the names of folders of images and texts."""
+def generalize(key: str) -> str:
+    """Return a key without folders of images and texts, in small letters and the form NFC."""
     folder, base = posixpath.split(key)
     named = (name for name in folder.split("/") if name.lower() not in _KNOWN_FOLDERS)
-    return posixpath.join(*named, base)
+    return _compose(posixpath.join(*named, base)).lower()
 
 
 def _compose(name: str) -> str:
@@ -158,7 +158,8 @@ def has_text(names: Sequence[str]) -> bool:
     return any(_has_ending(name, (*TEXT_EXTENSIONS, JSON_EXTENSION)) for name in names)
 
 
-def _has_image(names: Sequence[str]) -> bool:
+def has_image(names: Sequence[str]) -> bool:
+    """Return whether one of the files is an image."""
     return any(_has_ending(name, image_decode.EXTENSIONS) for name in names)
 
 
