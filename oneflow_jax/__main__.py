@@ -3,6 +3,7 @@
 Each command imports its modules when it runs, so help is printed without importing JAX.
 """
 
+import os
 import sys
 
 from oneflow_jax import shipped
@@ -24,15 +25,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run_command(name: str, *arguments: str) -> None:
     if name in HELP:
-        print(help_texts.format_help(*arguments[:1]))
+        _print(help_texts.format_help(*arguments[:1]))
     elif name == "--version":
         import oneflow_jax
 
-        print(f"oneflow_jax {oneflow_jax.__version__}")
+        _print(f"oneflow_jax {oneflow_jax.__version__}")
     elif set(arguments) & set(HELP[:3]):
-        print(help_texts.format_help(name))
+        _print(help_texts.format_help(name))
     elif name == "configs":
-        _show_configurations(*arguments)
+        _print(_format_configurations(*arguments))
     elif name == "demo":
         from oneflow_jax.demo import __main__ as demo
 
@@ -51,13 +52,21 @@ def _run_mode(name: str, arguments: tuple[str, ...]) -> None:
     program.main(["oneflow", *line], command.required_key)
 
 
-def _show_configurations(*arguments: str) -> None:
+def _format_configurations(*arguments: str) -> str:
     if not arguments:
-        print(help_texts.format_configurations())
-        return
+        return help_texts.format_configurations()
     from oneflow_jax import main as program
 
-    program.show_config(["oneflow", f"--config={arguments[0]}", *arguments[1:]])
+    return program.format_config(["oneflow", f"--config={arguments[0]}", *arguments[1:]])
+
+
+def _print(text: str) -> None:
+    """Print a text, of which `oneflow configs | head` reads only the first lines."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes the output again at exit, so lead it to a place that accepts it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

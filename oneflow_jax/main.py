@@ -68,6 +68,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
     check_mode()
+    storage.check_folder(storage.resolve_path(OUTPUT.value or ".", "--output"), "--output")
     if MODE.value == "clean":
         _clean(config)
         return
@@ -350,10 +351,10 @@ def _print(message: object) -> None:
         print(message)
 
 
-def show_config(argv: list[str]) -> None:
-    """Print every key and value of the configuration that the flags select."""
-    for key, value in workdir.flatten_config(parse_config(argv)).items():
-        print(f"{key} = {value}")
+def format_config(argv: list[str]) -> str:
+    """Return every key and value of the configuration that the flags select, one per line."""
+    items = workdir.flatten_config(parse_config(argv)).items()
+    return "\n".join(f"{key} = {value}" for key, value in items)
 
 
 def main(argv: list[str] | None = None, required_key: str = "") -> None:

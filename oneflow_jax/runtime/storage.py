@@ -160,16 +160,33 @@ def mark_folder(folder: str | os.PathLike[str], *, is_ours: bool = False) -> Non
 
 
 def require_local(path: str, field: str) -> None:
-    """Check that a path is local.
+    """Check that a path is local, and can be that of a folder.
 
     Raises:
-        UserError: the path is remote.
+        UserError: the path is remote, or it is or leads through a file.
     """
     if is_remote(path):
         raise UserError(
             f"{field}={path}: this folder must be local, because training reads its files at "
             "random positions. Give a local folder; missing files are created again."
         )
+    check_folder(path, field)
+
+
+def check_folder(path: str | os.PathLike[str], field: str) -> None:
+    """Check that neither a local path nor a part of it is a file; the folder may be missing.
+
+    Raises:
+        UserError: the path is or leads through a file.
+    """
+    if is_remote(path):
+        return
+    local = pathlib.Path(path)
+    for each in (local, *local.parents):
+        if os.path.exists(each) and not os.path.isdir(each):
+            raise UserError(
+                f"{field}={local}: {each} is a file, not a folder. Give another folder."
+            )
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

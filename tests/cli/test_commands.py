@@ -185,6 +185,24 @@ def test_help_and_typing_mistakes_are_answered_in_a_second(arguments, returncode
     assert seconds < 1
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["configs"], ["configs", "own"]])
+def test_output_that_is_not_read_to_its_end(arguments, tmp_path):
+    """Check `oneflow configs | head -1`, where `head` closes the pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "oneflow_jax", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(runs.REPOSITORY)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_command_line_modules_do_not_import_jax():
     code = "import sys, oneflow_jax.__main__, oneflow_jax.cli.help; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, check=True)

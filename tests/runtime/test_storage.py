@@ -3,9 +3,11 @@ import os
 import pytest
 from etils import epath
 
+from oneflow_jax import shipped
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import path_keys, storage
 from oneflow_jax.training import checkpoint
+from tests import runs
 
 
 @pytest.mark.parametrize("name", ["plain", "a[1]b", "x*?"])
@@ -59,3 +61,17 @@ def test_checkpoints_in_such_a_folder_are_refused(path):
     folder = storage.resolve_path(path, "--workdir")
     with pytest.raises(UserError, match=r"--workdir=/(gs/runs|s3/x).*another folder.*gs://BUCKET"):
         checkpoint.Checkpoints(folder)
+
+
+@pytest.mark.parametrize("path", ["a.txt", "a.txt/data", "a.txt/x/y"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, path, cli):
+    (tmp_path / "a.txt").write_text("a note")
+    message = (
+        rf"={tmp_path}/{path}: {tmp_path}/a\.txt is a file, not a folder\. Give another folder"
+    )
+    with pytest.raises(UserError, match=f"data.dir{message}"):
+        cli(runs.CONFIG, f"--workdir={tmp_path}/run", f"--config.data.dir={tmp_path}/{path}")
+    for mode in ("sample", "evaluate", "export"):
+        with pytest.raises(UserError, match=f"--output{message}"):
+            cli(f"--workdir={shipped.PRETRAINED}", f"--mode={mode}", f"--output={tmp_path}/{path}")
+    assert (tmp_path / "a.txt").read_text() == "a note"

@@ -31,6 +31,7 @@ DROP_REASONS = {
     # Reasons to drop a text.
     "not words": "a value that is not a string where text is expected",
     "blank words": "only white space or control characters",
+    "not UTF-8": "a text in another encoding, without a readable character",
 }
 """Description of each reason to drop a document, an image or a text."""
 
@@ -48,6 +49,10 @@ REPAIRS = {
     "cut into sections": "the text had more than 20,000 words or 100,000 characters",
 }
 """Description of each repair. A repaired part stays in its document."""
+
+
+SEPARATED = "the image and the text of one name are not adjacent in the tar file"
+"""Note of a document of a tar file whose other part is a separate document."""
 
 
 class DataError(Exception):

@@ -39,6 +39,9 @@ _KIND_BY_EXTENSION = {
 }
 """Format by file extension, for extensions that only one format uses."""
 
+_COMPRESSED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+"""Extensions of compressed files."""
+
 
 def get_reader(kind: str) -> FormatReader:
     """Return the reader of a format.
@@ -83,7 +86,8 @@ def detect_format(settings: Settings) -> str:
     if not format_counts:
         raise errors.UserError(
             f"source.path={settings.path}: no file has a known extension "
-            f"({', '.join(_KIND_BY_EXTENSION)}).{_describe_links(settings)} "
+            f"({', '.join(_KIND_BY_EXTENSION)}).{_describe_links(settings)}"
+            f"{_describe_compressed(settings)} "
             "See docs/own_data.md, or set source.format."
         )
     counts = ", ".join(f"{count} of {name!r}" for name, count in format_counts.items())
@@ -165,3 +169,11 @@ def _describe_links(settings: Settings) -> str:
         f"as {links[0]!r}. Such links are not followed. Copy the files with cp -RL, or give the "
         "folder to which the links lead."
     )
+
+
+def _describe_compressed(settings: Settings) -> str:
+    """Return a sentence about compressed files, or "" if the folder has none."""
+    names = settings.list_files(_COMPRESSED)
+    if not names:
+        return ""
+    return f" {len(names)} of its files are compressed, such as {names[0]!r}. Unpack them."

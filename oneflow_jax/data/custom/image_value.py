@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import RawImage, Settings, locate_image
+from oneflow_jax.data.custom.reader import RawImage, Settings, find_image, locate_image
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
 
 IMAGE_FOLDERS = (
@@ -64,8 +64,8 @@ def make_locator(
 
     def locate(path: object) -> RawImage | DataError:
         for place in places:
-            if folder.has_file(path, place):
-                return locate_image(folder, path, place)
+            if (image := find_image(folder, path, place)) is not None:
+                return image
         return locate_image(folder, path, referrer)
 
     return locate

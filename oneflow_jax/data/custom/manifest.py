@@ -25,7 +25,7 @@ DATASET_NAME = "own"
 MANIFEST_FILE = "plan.json"
 FILES_FILE = "files.json"
 COMPLETE_FILE = "prepared.json"
-VERSION = 5
+VERSION = 6
 """Version of the format. Increase it with every code change that makes the same source give other
 documents."""
 

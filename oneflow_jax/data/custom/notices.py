@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from oneflow_jax.data.custom.errors import SEPARATED
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_LISTED = 8
@@ -27,6 +28,7 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
         describe_unread(stats),
+        _describe_encoding(stats),
         *(_describe_note(note, count, stats) for note, count in stats.notes.most_common()),
         _list_counts(stats.unused, "Unused fields, with the number of documents that have each"),
         _list_counts(stats.unused_files, "Files that were not used"),
@@ -88,11 +90,27 @@ def describe_unread(stats: DatasetStats) -> str:
     )
 
 
-def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
+def _describe_encoding(stats: DatasetStats) -> str:
+    """Return a notice if the data has texts that are not UTF-8, and otherwise ""."""
+    count = stats.repaired["invalid UTF-8"] + stats.lost["not UTF-8"]
+    if not count:
+        return ""
+    first = [*stats.places.get("invalid UTF-8", ()), *stats.places.get("not UTF-8", ())][0]
     return (
-        f"In {count:,} of {stats.seen:,} documents: {note}. To use other fields, set "
-        "source.columns."
+        f"{count:,} texts are not UTF-8, such as that of {first}. Bytes that are not UTF-8 were "
+        "replaced with U+FFFD, and texts without a readable character were dropped. Save the texts "
+        "as UTF-8, for example with iconv -f WINDOWS-1252 -t UTF-8."
     )
+
+
+def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
+    advice = (
+        ", so they are separate documents. Write the files of a document one after another, for "
+        "example with tar --sort=name, or unpack the tar file."
+        if note == SEPARATED
+        else ". To use other fields, set source.columns."
+    )
+    return f"In {count:,} of {stats.seen:,} documents: {note}{advice}"
 
 
 def _list_counts(counts: Mapping[str, int], title: str) -> str:

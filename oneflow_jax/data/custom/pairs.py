@@ -3,7 +3,7 @@
 key.png key.txt             an image and its text; also key.png.txt
 key.0.png key.1.png key.txt several images, in the order of their names
 images/key.png text/key.txt an image and its text in folders of these and similar names
-Key.PNG key.txt             names that differ in letter case
+Key.PNG key.txt             names that differ in letter case, or in the form of Unicode
 key.json                    a record as in the module `record`, such as {"caption": ...}. Within a
                             {"document": [...]}, {"image": "0.png"} means the file `key.0.png`.
 
@@ -15,6 +15,7 @@ import dataclasses
 import json
 import posixpath
 import re
+import unicodedata
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from oneflow_jax import errors
@@ -99,25 +100,31 @@ def group_names(names: Sequence[str]) -> dict[str, list[str]]:
 def _join_folders(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Join groups of images with groups of texts in sibling folders; see `IMAGE_FOLDERS`.
 
-    Groups whose keys differ only in letter case are joined, too: `Cat.PNG` and `cat.txt`.
+    Groups whose keys differ only in letter case or in the form of Unicode are joined, too:
+    `Cat.PNG` and `cat.txt`.
     """
     places: dict[str, list[str]] = {}
     for key, names in groups.items():
-        if not (has_text(names) and _has_image(names)):
-            places.setdefault(_generalize(key).lower(), []).append(key)
+        if not (has_text(names) and has_image(names)):
+            places.setdefault(generalize(key), []).append(key)
     joined = {}
     for keys in places.values():
         names = [name for key in keys for name in groups[key]]
-        if has_text(names) and _has_image(names):
+        if has_text(names) and has_image(names):
             joined |= dict.fromkeys(keys, (keys[0], names))
     return dict(joined.get(key, (key, names)) for key, names in groups.items())
 
 
-def _generalize(key: str) -> str:
-    """Return a key without the names of folders of images and texts."""
+def generalize(key: str) -> str:
+    """Return a key without folders of images and texts, in small letters and the form NFC."""
     folder, base = posixpath.split(key)
     named = (name for name in folder.split("/") if name.lower() not in _KNOWN_FOLDERS)
-    return posixpath.join(*named, base)
+    return _compose(posixpath.join(*named, base)).lower()
+
+
+def _compose(name: str) -> str:
+    """Return a name in the Unicode form NFC; macOS writes accents as separate characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _text_stem(name: str, images: Mapping[str, str]) -> str:
@@ -151,7 +158,8 @@ def has_text(names: Sequence[str]) -> bool:
     return any(_has_ending(name, (*TEXT_EXTENSIONS, JSON_EXTENSION)) for name in names)
 
 
-def _has_image(names: Sequence[str]) -> bool:
+def has_image(names: Sequence[str]) -> bool:
+    """Return whether one of the files is an image."""
     return any(_has_ending(name, image_decode.EXTENSIONS) for name in names)
 
 
@@ -300,7 +308,8 @@ class PairsReader:
         folder = settings.folder
 
         def member(key: str, name: str) -> GroupMember:
-            suffix = posixpath.basename(name)[len(posixpath.basename(key)) :].lower()
+            base, stem = (_compose(posixpath.basename(each)) for each in (name, key))
+            suffix = base[len(stem) :].lower()
             return GroupMember(name, suffix, lambda: folder.read_bytes(name, MAX_FILE_BYTES))
 
         for key, names in group_names(unit.files).items():

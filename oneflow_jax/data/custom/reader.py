@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import pathlib
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -193,6 +194,33 @@ def chunk_stably(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def locate_image(folder: SandboxedFolder, path: object, referrer: str = "") -> RawImage | DataError:
     """Return the image at a path in the data, or an error if the path is not allowed."""
+    return find_image(folder, path, referrer) or _make_image(folder, path, referrer)
+
+
+def find_image(
+    folder: SandboxedFolder, path: object, referrer: str = ""
+) -> RawImage | DataError | None:
+    """Return the image at a path in the data, or None if there is no such file.
+
+    If no file has exactly this path, the function looks for the path as other systems write it:
+    with slashes in place of the backslashes of Windows, and in the other form of Unicode (a file
+    from macOS may have its accents as separate characters).
+    """
+    for spelling in _list_spellings(path):
+        if folder.has_file(spelling, referrer):
+            return _make_image(folder, spelling, referrer)
+    return None
+
+
+def _list_spellings(path: object) -> Sequence[object]:
+    if not isinstance(path, str):
+        return (path,)
+    slashed = path.replace("\\", "/")
+    forms = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    return tuple(dict.fromkeys((path, slashed, *forms)))
+
+
+def _make_image(folder: SandboxedFolder, path: object, referrer: str) -> RawImage | DataError:
     try:
         files = folder.relative_paths(path, referrer)
     except DataError as fault:

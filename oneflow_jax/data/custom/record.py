@@ -31,7 +31,7 @@ IMAGE_FIELDS = (
     *("image_name", "image_bytes", "image_data", "image_base64", "jpg", "jpeg", "png", "webp"),
     *("picture", "photo"),
 )
-"""Names of image fields. The first of these fields that a record has is used."""
+"""Names of image fields. The first of these fields that has a value is used."""
 
 FILE_FIELDS = (
     *("file_name", "file_names", "filename", "filepath", "file_path", "filepaths", "file", "path"),
@@ -207,7 +207,7 @@ def _parse_fields(data: Mapping[str, Any], *, is_row: bool, is_ordered: bool) ->
         for key in order
         if key in images or key in texts
         for value in (data[key] if isinstance(data[key], list | tuple) else [data[key]])
-        if value is not None
+        if value is not None and (key in texts or _has_value(value))
     ]
     used = tuple(key for key in data if key in images or key in texts)
     unused = tuple(key for key in data if key not in used)
@@ -219,12 +219,18 @@ def _choose_images(data: Mapping[str, Any]) -> list[str]:
     if objects:
         return objects
     keys = {_fold(key): key for key in reversed(data)}
-    for name in IMAGE_FIELDS:
-        if name in keys and not isinstance(data[keys[name]], bool | int | float):
-            return [keys[name]]
+    named = [
+        keys[name]
+        for name in IMAGE_FIELDS
+        if name in keys and not isinstance(data[keys[name]], bool | int | float)
+    ]
+    if filled := [key for key in named if _has_value(data[key])]:
+        return filled[:1]
     for name in FILE_FIELDS:
         if name in keys and _names_image(data[keys[name]]):
             return [keys[name]]
+    if named:  # A field such as `conditioning_image` does not replace an image that is missing.
+        return named[:1]
     affixed = [
         key
         for key, value in data.items()
@@ -242,7 +248,7 @@ def _choose_texts(data: Mapping[str, Any], *, all_texts: bool) -> tuple[list[str
     keys = {_fold(key): key for key in reversed(data)}
     groups = [[keys[name] for name in group] for group in TEXT_FIELDS if keys.keys() >= set(group)]
     groups += [[key] for key in data if "caption" in _fold(key) and [key] not in groups]
-    filled = [group for group in groups if data[group[0]] is not None] or groups
+    filled = [group for group in groups if _has_value(data[group[0]])] or groups
     if filled:
         rest = dict.fromkeys(repr(group[0]) for group in filled if group[0] != filled[0][0])
         note = (f"the text is {filled[0][0]!r}, not {', '.join(rest)}",) if rest else ()
@@ -286,6 +292,13 @@ def _interleave(texts: list[Any], images: list[Any]) -> list[chat.Part]:
 
 def _fold(name: object) -> str:
     return str(name).strip().casefold()
+
+
+def _has_value(value: object) -> bool:
+    """Return whether a value is neither None nor blank text, nor a list of such values."""
+    if isinstance(value, list | tuple):
+        return any(map(_has_value, value))
+    return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 def _is_image_object(value: object) -> bool:

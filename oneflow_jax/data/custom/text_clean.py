@@ -62,7 +62,7 @@ def clean_text(text: object) -> tuple[str, set[str]]:
         text = _CONTROL_CHARACTERS.sub("", text)
     text = characters.clean_spaces(text)
     if all(_is_blank(letter) for letter in text):
-        raise DataError("blank words")
+        raise DataError("not UTF-8" if "invalid UTF-8" in repairs else "blank words")
     return text, repairs
 
 

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 
 from oneflow_jax.data.custom import pairs
-from oneflow_jax.data.custom.errors import DataError
+from oneflow_jax.data.custom.errors import SEPARATED, DataError
 from oneflow_jax.data.custom.reader import (
     MAX_FILE_BYTES,
     RawDocument,
@@ -23,6 +23,12 @@ from oneflow_jax.data.custom.reader import (
 EXTENSIONS = (".tar",)
 
 _BLOCK_BYTES = 512
+
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\3\4")
+"""First bytes of files of gzip, bzip2, xz, Zstandard and zip."""
+
+_HIDDEN = "hidden"
+"""Name under which hidden members are counted, such as `._cat.png` and `.DS_Store` of macOS."""
 
 
 class _SafeTarInfo(tarfile.TarInfo):
@@ -45,14 +51,23 @@ class WebDatasetReader:
         """Yield one document per group of members. An unreadable member becomes a `DataError`."""
         (name,) = unit.files
         with settings.folder.open(name) as file:
+            if file.read(len(max(_COMPRESSED, key=len))).startswith(_COMPRESSED):
+                raise DataError("unreadable file", f"{name}: it is compressed; unpack it")
+            file.seek(0)
             try:
                 tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_SafeTarInfo)  # noqa: SIM115 - closed with `file`
             except (tarfile.TarError, EOFError, ValueError) as error:
                 raise DataError("unreadable file", f"{name}: {error}") from error
-            for _, group in itertools.groupby(
-                _iter_members(tar), key=lambda pair: split_key(pair[0])[0]
-            ):
-                yield from _make_documents(name, list(group), settings)
+            hidden: list[str] = []
+            members = _skip_hidden(_iter_members(tar), hidden)
+            alone: dict[str, bool] = {}
+            for key, group in itertools.groupby(members, key=lambda pair: split_key(pair[0])[0]):
+                pairs_of_group = list(group)
+                notes = _note_separated(key, [path for path, _ in pairs_of_group], alone)
+                for raw in _make_documents(name, pairs_of_group, settings):
+                    unused = (*raw.unused, *hidden[:1])
+                    hidden.clear()
+                    yield dataclasses.replace(raw, unused=unused, notes=(*raw.notes, *notes))
             _check_archive_end(tar, name)
 
 
@@ -61,6 +76,33 @@ def split_key(name: str) -> tuple[str, str]:
     folder, base = posixpath.split(name)
     stem, dot, ending = base.partition(".")
     return posixpath.join(folder, stem), (dot + ending).lower()
+
+
+def _skip_hidden(
+    members: "Iterator[tuple[str, MemberLoader | DataError]]", hidden: list[str]
+) -> "Iterator[tuple[str, MemberLoader | DataError]]":
+    """Yield the members that are not hidden; append `_HIDDEN` to `hidden` for each other one."""
+    for name, loader in members:
+        folders = posixpath.normpath(name).split("/")
+        if any(each.startswith(".") and each != ".." for each in folders) or "__MACOSX" in folders:
+            hidden.append(_HIDDEN)
+        else:
+            yield name, loader
+
+
+def _note_separated(key: str, names: Sequence[str], alone: dict[str, bool]) -> tuple[str, ...]:
+    """Return a note if the image or the text of these members came earlier, in another document.
+
+    Args:
+        key: key of the members.
+        names: names of the members.
+        alone: whether the member is a text, for the place of each earlier member that is an image
+            without text or a text without image. The function adds these members.
+    """
+    is_text = pairs.has_text(names)
+    if is_text == pairs.has_image(names):
+        return ()
+    return (SEPARATED,) if alone.setdefault(pairs.generalize(key), is_text) != is_text else ()
 
 
 def _make_documents(

@@ -37,7 +37,7 @@ def test_text_is_repaired(raw, expected, repairs):
         (" \n\t", "blank words"),
         ("\0\x01", "blank words"),
         ("\u200b\ufeff", "blank words"),
-        (b"\xff", "blank words"),
+        (b"\xff", "not UTF-8"),
         (7, "not words"),
         (None, "not words"),
     ],

@@ -134,6 +134,9 @@ def test_the_number_of_names_is_limited():
         ({"prompt": "a", "title": "b", "alt": "c"}, "a",
          "the text is 'prompt', not 'title', 'alt'"),
         ({"caption": None, "prompt": "b"}, "b", ""),
+        ({"caption": " \n", "prompt": "b"}, "b", ""),
+        ({"text": [], "caption": [None, ""], "prompt": "b"}, "b", ""),
+        ({"caption": "a", "prompt": ""}, "a", ""),
         ({"caption_llava": "a", "caption_blip": "b"}, "a",
          "the text is 'caption_llava', not 'caption_blip'"),
     ],
@@ -147,6 +150,21 @@ def test_a_choice_between_texts_is_named(tmp_path, record, text, note):
     if note:
         expected = f"In 1 of 1 documents: {note}. To use other fields, set source.columns."
         assert expected in notices.list_notices(stats, {})
+
+
+@pytest.mark.parametrize("empty", [None, "", " ", []])
+def test_the_first_image_field_with_a_value_is_used(tmp_path, empty):
+    values = {"image": empty, "img": empty, "file_name": "red.png", "caption": "a cat"}
+    documents, stats = read_folder(tmp_path, {"red.png": RED, "a.jsonl": lines(values)})
+    assert documents == PAIR
+    assert not stats.lost
+    records = {"image": empty, "text": "a"}
+    documents, _ = read_folder(tmp_path / "text", {"a.jsonl": lines(records)})
+    assert documents == [["a"]]
+    records |= {"conditioning_image": "red.png"}
+    documents, stats = read_folder(tmp_path / "more", {"a.jsonl": lines(records), "red.png": RED})
+    assert documents == [["a"]]
+    assert stats.unused == {"conditioning_image": 1}
 
 
 def test_columns_override_the_choice(tmp_path):
