@@ -318,10 +318,11 @@ AUTOENCODER: dict[str, Check] = {
     "autoencoder.latents_std": optional(items(POSITIVE)),
     "autoencoder.num_vq_embeddings": COUNT,
     "autoencoder.vq_embed_dim": optional(COUNT),
-    **{
-        f"objective.{name}_weight": NOT_NEGATIVE
-        for name in ("perceptual", "kl", "codebook", "commitment", "entropy")
-    },
+    "objective.perceptual_weight": NOT_NEGATIVE,
+    "objective.kl_weight": NOT_NEGATIVE,
+    "objective.codebook_weight": NOT_NEGATIVE,
+    "objective.commitment_weight": NOT_NEGATIVE,
+    "objective.entropy_weight": NOT_NEGATIVE,
     "objective.dead_code_restart_prob": fraction(),
 }
 """Keys of autoencoders and of their training."""
