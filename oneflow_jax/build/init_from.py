@@ -68,12 +68,8 @@ def _load_ema(folder: epath.Path, params: PyTree, added: tuple[str, ...]) -> PyT
     )
     kept = {name: params[name] for name in added}
     try:
-        return (
-            export.load_ema_params(
-                folder, {name: leaves for name, leaves in like.items() if name not in kept}
-            )
-            | kept
-        )
+        saved = {name: leaves for name, leaves in like.items() if name not in kept}
+        return export.load_ema_params(folder, saved) | kept
     except (ValueError, KeyError) as error:
         raise UserError(
             f"init_from={folder}: the parameters of that run do not match this configuration. Use "

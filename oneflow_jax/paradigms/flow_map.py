@@ -44,8 +44,6 @@ class RowInterval:
 class FlowMap(oneflow.OneFlow):
     """`OneFlow` whose network also learns the flow map; the text objective is cross-entropy."""
 
-    has_flow_map = True
-
     def counts(self, canvas: Canvas) -> Sums:
         """Count the slots of each modality to generate, for all four terms."""
         counts = super().counts(canvas)

@@ -81,7 +81,6 @@ class OneFlow:
     weights: tuple[tuple[str, float], ...]
     text_time_sampler: time_samplers.TimeSampler | None = None
     attention_pattern = AttentionPattern.BIDIRECTIONAL
-    has_flow_map = False
 
     @property
     def heads(self) -> tuple[Head, ...]:

@@ -62,7 +62,7 @@ class EvalLosses:
             time_bins: number of evenly spaced times u at which the losses are measured.
             seed: RNG seed of the noise.
         """
-        self._canvas, self._train_canvas = map(_first_batch, (batches, train_batches))
+        self._canvas, self._train_batches = _first_batch(batches), train_batches
         self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
         self._key = jax.random.key(seed)
         self._eval_step = functools.partial(_eval_step, model=model, paradigm=paradigm)
@@ -115,6 +115,11 @@ class EvalLosses:
         means = {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
         return means | gains
 
+    @functools.cached_property
+    def _train_canvas(self) -> Canvas:
+        # Only conditioning gains need training documents; learned time grids do without.
+        return _first_batch(self._train_batches)
+
     def _gain(
         self, term: str, split: str, shown: metrics.Average, hidden: metrics.Average
     ) -> dict[str, float]:
@@ -122,13 +127,8 @@ class EvalLosses:
         gain = conditioning.measure_gain(shown.total, hidden.total, self._seed)
         if gain is None:
             return {}
-        return dict(
-            zip(
-                conditioning.metric_names(term, split),
-                (gain.value, gain.low, gain.high),
-                strict=True,
-            )
-        )
+        names = conditioning.metric_names(term, split)
+        return dict(zip(names, dataclasses.astuple(gain), strict=True))
 
     def at_time(self, params: PyTree, u: float) -> Metrics:
         """Return loss totals and numbers of scored slots by term, with all documents at time u."""
