@@ -1,4 +1,7 @@
-"""Access to the prepared custom data of a run; a process keeps the version that it opened first."""
+"""Access to the prepared custom data of a run, and comparison of a run's data with that of today.
+
+A process keeps the version of custom data that it opened first.
+"""
 
 import json
 import logging
@@ -57,8 +60,13 @@ def source_id(config: ml_collections.ConfigDict) -> str:
         return f"{config.source.name}_{open_prepared(config).fingerprint[:16]}"
     values = config.source.to_dict()
     name = values.pop("name")
-    key = sorted(values.items()), sources.describe_packages(name, values)
+    key = sorted(values.items()), _describe_packages(config)
     return f"{name}_{splits.hash_bucket(repr(key), 16**8):08x}"
+
+
+def _describe_packages(config: ml_collections.ConfigDict) -> str:
+    values = config.source.to_dict()
+    return sources.describe_packages(values.pop("name"), values)
 
 
 def update(
@@ -70,16 +78,23 @@ def update(
 ) -> None:
     """Bring prepared data up to date with its source, and compare its fingerprint with the run's.
 
-    Before the run's first checkpoint, the function deletes a tokenizer and statistics of latents
-    that were made from other data. After the first checkpoint, changed data is an error in the
-    modes "evaluate" and "train" unless `accept_changes` is True. In the mode "prepare" the function
-    only logs a warning.
+    For data that is not custom, the function compares the versions of the packages that the data is
+    made from. Before the run's first checkpoint, the function deletes a tokenizer and statistics of
+    latents that were made from other data. After the first checkpoint, changed data is an error in
+    the modes "evaluate" and "train" unless `accept_changes` is True. In the mode "prepare" the
+    function only logs a warning.
 
     Raises:
         UserError: the data cannot be used, differs from the data that the run was trained on, or
             differs between hosts.
     """
+    accepted = accept_changes or mode == "prepare"
     if not is_custom(config):
+        with distributed.primary_first():
+            packages = _describe_packages(config)
+            _check_packages(folder, packages, accepted)
+            if packages and (mode == "train" or not workdir.has_checkpoints(folder)):
+                _record(folder, {"packages": packages})
         return
     source = pathlib.Path(config.source.path).expanduser().resolve()
     if config.source.get("format") != "tfds" and pathlib.Path(folder).resolve() == source:
@@ -99,9 +114,41 @@ def update(
             in_all_processes=True,
         )
     with distributed.primary_first():
-        _check_run(config, folder, prepared, accept_changes or mode == "prepare")
+        _check_run(config, folder, prepared, accepted)
         if mode == "train" or not workdir.has_checkpoints(folder):
-            _record(folder, prepared)
+            values = {
+                "fingerprint": prepared.fingerprint,
+                "path": prepared.plan.settings.path,
+                "files": len(prepared.records),
+            }
+            _record(folder, values)
+
+
+def _check_packages(folder: epath.Path, packages: str, accepted: bool) -> None:
+    """Compare the packages of the data with the record in the run's folder, if it has one."""
+    before = _read_record(folder).get("packages", packages)
+    if before == packages:
+        return
+    if not workdir.has_checkpoints(folder):
+        _delete_derived(folder)
+        return
+    message = (
+        f"--workdir={folder}: the run was trained on data of {before}, but the data is now made "
+        f"from {packages}."
+    )
+    if not accepted:
+        raise UserError(
+            f"{message} Install the earlier versions, give --accept_changed_data to continue with "
+            "the present data, or choose another --workdir."
+        )
+    logging.warning("%s", message)
+
+
+def _delete_derived(folder: epath.Path) -> None:
+    """Delete the files of a run without checkpoints that were made from other documents."""
+    if distributed.is_primary():
+        (folder / workdir.TOKENIZER).unlink(missing_ok=True)
+        (folder / workdir.LATENTS).unlink(missing_ok=True)
 
 
 def _check_run(
@@ -112,9 +159,7 @@ def _check_run(
     if before.get("fingerprint") == prepared.fingerprint:
         return
     if not workdir.has_checkpoints(folder):
-        if distributed.is_primary():  # These files were made from other documents.
-            (folder / workdir.TOKENIZER).unlink(missing_ok=True)
-            (folder / workdir.LATENTS).unlink(missing_ok=True)
+        _delete_derived(folder)
         return
     if not before and _same_path(config, folder):
         logging.warning(
@@ -171,12 +216,7 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
         return {}
 
 
-def _record(folder: epath.Path, prepared: PreparedData) -> None:
-    """Write the fingerprint, the path and the number of files of the data to the run's folder."""
-    values = {
-        "fingerprint": prepared.fingerprint,
-        "path": prepared.plan.settings.path,
-        "files": len(prepared.records),
-    }
+def _record(folder: epath.Path, values: dict[str, Any]) -> None:
+    """Write the fingerprint, the path and the number of files of the data, or its packages."""
     if _read_record(folder) != values:
         workdir.write_atomically(folder / workdir.SOURCE, json.dumps(values, indent=2) + "\n")

@@ -41,7 +41,8 @@ DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete the liste
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "accept_changed_data",
     False,
-    "Continue a run although the files of source.path differ from those it was trained on.",
+    "Continue a run although its data (the files of source.path, or the packages of a built-in "
+    "data set) differs from that it was trained on.",
 )
 TOPOLOGY = flags.DEFINE_list(
     "topology",

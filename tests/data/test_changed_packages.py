@@ -6,10 +6,13 @@ import ml_collections
 import numpy as np
 import pytest
 import sklearn.datasets
+from etils import epath
 
 from oneflow_jax.build import custom_data, evaluation
 from oneflow_jax.data import emoji, emoji_concepts, sources
+from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge, image_set_distance
+from oneflow_jax.runtime import workdir
 from tests.data import small_style_packages
 
 EMOJI = {"concepts": 16, "pixels": 8, "documents": 20, "held_out_documents": 5}
@@ -83,6 +86,42 @@ def test_latents_and_counts_belong_to_the_version(install, name, package):
     assert custom_data.source_id(config) == before
     install(package, "99.0")
     assert custom_data.source_id(config) != before
+
+
+def test_a_trained_run_refuses_data_of_other_packages_until_it_is_accepted(
+    tmp_path, install, caplog
+):
+    config = ml_collections.ConfigDict({"source": {"name": "emoji"}})
+    run = epath.Path(tmp_path)
+    custom_data.update(config, run, "train")
+    (run / workdir.TOKENIZER).write_text("learned")
+    custom_data.update(config, run, "train")
+    assert (run / workdir.TOKENIZER).exists()
+    install("resvg-py", "98.0")
+    custom_data.update(config, run, "train")
+    assert not (run / workdir.TOKENIZER).exists()  # It was learned from the earlier documents.
+    (run / workdir.CHECKPOINTS / "1").mkdir(parents=True)
+    custom_data.update(config, run, "evaluate")
+    install("resvg-py", "99.0")
+    message = r"trained on data of .*resvg-py 98\.0.*, but .*resvg-py 99\.0.*--accept_changed_data"
+    for mode in ("train", "evaluate"):
+        with pytest.raises(UserError, match=message):
+            custom_data.update(config, run, mode)
+    custom_data.update(config, run, "prepare")
+    assert "resvg-py 99.0" in caplog.messages[-1]
+    custom_data.update(config, run, "train", accept_changes=True)
+    custom_data.update(config, run, "train")  # The accepted data is now the data of the run.
+
+
+def test_a_run_of_an_earlier_version_records_its_packages(tmp_path, install):
+    config, run = ml_collections.ConfigDict({"source": {"name": "digits"}}), epath.Path(tmp_path)
+    (run / workdir.CHECKPOINTS / "1").mkdir(parents=True)
+    custom_data.update(config, run, "evaluate")
+    assert not (run / workdir.SOURCE).exists()
+    custom_data.update(config, run, "train")
+    install("scikit-learn", "99.0")
+    with pytest.raises(UserError, match=r"scikit-learn 99\.0"):
+        custom_data.update(config, run, "train")
 
 
 def make_judge(folder, concepts):
