@@ -124,6 +124,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Distribution of t for oneflow's text in image_to_text, own_run_times and own_slot_times. With
     # (), it is that of time_sampler.
     config.paradigm.text_time_sampler = ()
+    # oneflow: in documents whose text and images are generated, the odds t / (1 - t) of text are
+    # those of the images times this number. With 1, both have the same time (flows/text_lead.py).
+    config.paradigm.text_lead = 1.0
     # Whether oneflow learns a flow map, for sampling at NFE 1 to 4 (docs/flow_map.md).
     config.paradigm.flow_map = False
     # edit_flow, task joint: how the times of a document's text and images depend on each other.

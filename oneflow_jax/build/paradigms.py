@@ -111,6 +111,7 @@ def _oneflow(
         objective=objective,
         weights=weights,
         text_time_sampler=_time_sampler(config, "text_time_sampler"),
+        text_lead=config.paradigm.text_lead,
         **flow_kwargs(config, codec),
     )
 

@@ -39,7 +39,6 @@ All prompts of a call are laid out in memory before the first document is genera
 """
 
 PLATFORMS = ("any", "cpu", "gpu", "tpu")
-
 DTYPES = ("float32", "bfloat16", "float16")
 
 CODECS = ("patches", "vae", "vq")
@@ -277,6 +276,7 @@ MODEL: dict[str, Check] = {
     "paradigm.text_time_sampler": text_time_sampler,
     "paradigm.condition_on_text_time": switch,
     "paradigm.flow_map": switch,
+    "paradigm.text_lead": POSITIVE,
     "paradigm.text_weight": NOT_NEGATIVE,
     "paradigm.image_weight": NOT_NEGATIVE,
     **{f"paradigm.insert_{name}_weight": NOT_NEGATIVE for name in ("token", "count", "zero")},

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas
+from oneflow_jax.flows import text_lead
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 NAMES = (
@@ -81,6 +82,7 @@ class TaskMixture:
         canvas: Canvas,
         time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]],
         text_time_sampler: Callable[[Float[Array, "L"]], Float[Array, "L"]] | None = None,
+        lead: float = 1.0,
     ) -> TaskDraw:
         """Sample a task for each document of one row.
 
@@ -92,6 +94,7 @@ class TaskMixture:
             text_time_sampler: the function for text whose time is not that of an image: in the
                 tasks `image_to_text`, `own_run_times` and `own_slot_times`; None means
                 `time_sampler`.
+            lead: how far text is ahead of the images in the other tasks (`text_lead`).
         """
         key_task, key_drop, key_share, key_span, key_slot, key_run, key_own = jax.random.split(
             key, 7
@@ -118,20 +121,26 @@ class TaskMixture:
         u = jnp.where(task == NAMES.index("own_run_times"), by_run, u)
         u = jnp.where(task == NAMES.index("own_slot_times"), own, u)
         scored = canvas.to_generate & chosen
-        condition = (canvas.is_text & (task == NAMES.index("text_to_image"))) | (
-            canvas.is_image & (task == NAMES.index("image_to_text"))
+        dropped = _is_condition(task, canvas) & (
+            uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob
         )
-        dropped = (
-            canvas.to_generate
-            & condition
-            & (uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob)
+        document_time = time_sampler(u)
+        text_time = jnp.where(
+            jnp.isin(task, jnp.array([NAMES.index(name) for name in SEPARATE_TEXT_TIMES])),
+            (text_time_sampler or time_sampler)(u),
+            text_lead.text_time(document_time, lead),
         )
-        separate = jnp.isin(task, jnp.array([NAMES.index(name) for name in SEPARATE_TEXT_TIMES]))
-        t = jnp.where(
-            canvas.is_text & separate, (text_time_sampler or time_sampler)(u), time_sampler(u)
-        )
+        t = jnp.where(canvas.is_text, text_time, document_time)
         time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
         return TaskDraw(scored=scored, time=time, task=task)
+
+
+def _is_condition(task: Int[Array, "L"], canvas: Canvas) -> Bool[Array, "L"]:
+    """Return the mask of slots that another modality is generated from, except given slots."""
+    return canvas.to_generate & (
+        (canvas.is_text & (task == NAMES.index("text_to_image")))
+        | (canvas.is_image & (task == NAMES.index("image_to_text")))
+    )
 
 
 def single_task(name: str) -> TaskMixture:

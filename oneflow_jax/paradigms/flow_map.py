@@ -64,7 +64,7 @@ class FlowMap(oneflow.OneFlow):
 
         def slot_times(number: Float[Array, "L"]) -> Float[Array, "L"]:
             samplers = (self.time_sampler, self.text_time_sampler)
-            return mixture.sample(key_task, number, canvas, *samplers).time
+            return mixture.sample(key_task, number, canvas, *samplers, self.text_lead).time
 
         # The start, middle and end have the same task, so the three calls share a key.
         ends = flow_map.sample_interval(key_interval, u)

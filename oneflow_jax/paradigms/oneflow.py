@@ -22,7 +22,14 @@ from clu import metrics
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.errors import UserError
-from oneflow_jax.flows import gaussian, predictions, tasks, time_samplers, token_embeddings
+from oneflow_jax.flows import (
+    gaussian,
+    predictions,
+    tasks,
+    text_lead,
+    time_samplers,
+    token_embeddings,
+)
 from oneflow_jax.paradigms import base, objectives
 from oneflow_jax.samplers import guidance, ode, solve, token_sampling
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, make_output
@@ -71,6 +78,8 @@ class OneFlow:
         weights: weights of the terms `text` and `image`.
         text_time_sampler: the distribution of t of text whose time is not that of an image
             (`tasks.SEPARATE_TEXT_TIMES`); None means `time_sampler`.
+        text_lead: how far the other text is ahead of the images of its document, in training and
+            sampling (`flows.text_lead`); 1 means that both have the same time.
     """
 
     objective: objectives.TextObjective
@@ -80,6 +89,7 @@ class OneFlow:
     time_sampler: time_samplers.TimeSampler
     weights: tuple[tuple[str, float], ...]
     text_time_sampler: time_samplers.TimeSampler | None = None
+    text_lead: float = 1.0
     attention_pattern = AttentionPattern.BIDIRECTIONAL
 
     @property
@@ -116,7 +126,7 @@ class OneFlow:
         """
         key_task, *keys = jax.random.split(key, 3)
         draw = self.task_mixture.sample(
-            key_task, u, canvas, self.time_sampler, self.text_time_sampler
+            key_task, u, canvas, self.time_sampler, self.text_time_sampler, self.text_lead
         )
         noise, clean = self.sample_states(keys, canvas, table)
         noisy = interpolate(noise, clean, draw.time)
@@ -186,13 +196,14 @@ class OneFlow:
         canvas: Canvas,
         plan: SamplingPlan,
     ) -> SampleOutput:
-        """Move all slots that are not given from noise to data, at the same time t.
+        """Move all slots that are not given from noise to data; text is ahead by `text_lead`.
 
         Given slots stay at t=1. Editing is a plan that starts above t=0: the slots to generate then
         start from the document's content, interpolated with noise to that time.
         """
         table = self.objective.prepare_table(table)
-        content = FlowState(embeds=table.embedding[canvas.ids], latents=canvas.latents)
+        # The solver's text is y of `flows.text_lead`, whose clean state is `text_lead` x_1.
+        content = FlowState(self.text_lead * table.embedding[canvas.ids], canvas.latents)
         draw = jax.vmap(functools.partial(self._sample_noise, table))
         noise = draw(keys, canvas)
         apply = guidance.cross_modal_cfg(
@@ -203,28 +214,28 @@ class OneFlow:
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
-        def predict(t: Float[Array, ""], end: Float[Array, ""], x: FlowState) -> Prediction:
-            time = _slot_times(canvas, t)
-            interval = _slot_times(canvas, end) - time
-            outputs = apply(canvases.noisy_canvas(canvas, x.embeds, x.latents, time, interval))
+        def predict(t: Float[Array, ""], end: Float[Array, ""], state: FlowState) -> Prediction:
+            view = self._make_noisy_canvas(canvas, t, end, state)
+            outputs = apply(view)
             text = outputs[self.objective.head.name]
-            embeds, logits = self.objective.to_x1(text, x.embeds, time, table)
+            embeds, logits = self.objective.to_x1(text, view.embeds, view.time, table)
             ids, confidence = token_embeddings.greedy_decode(logits)
-            latents = self.image_prediction.to_x1(outputs["image"], x.latents, time)
-            clean = _select(canvas.to_generate, FlowState(embeds=embeds, latents=latents), content)
+            latents = self.image_prediction.to_x1(outputs["image"], view.latents, view.time)
+            clean = FlowState(embeds=self.text_lead * embeds, latents=latents)
+            clean = _select(canvas.to_generate, clean, content)
             ids = jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids)
             confidence = jnp.where(canvas.is_given, 1.0, confidence)
             return Prediction(x1_hat=clean, ids=ids, confidence=confidence)
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
-            return interpolate(fresh, clean, _slot_times(canvas, s))
+            return interpolate(fresh, clean, _document_times(canvas, s))
 
         first = jnp.float32(plan.schedule.times[0])
-        start = interpolate(noise, content, _slot_times(canvas, first))
+        start = interpolate(noise, content, _document_times(canvas, first))
         # For given slots, `predict` returns their own content, so the solver does not change them.
         solution = solve.solve(
-            lambda t, end, x: predict(t, end, x).x1_hat,
+            lambda t, end, state: predict(t, end, state).x1_hat,
             corrupt,
             start,
             plan.schedule,
@@ -232,12 +243,24 @@ class OneFlow:
         )
         t = solution.times[-1]
         last = predict(t, solve.last_prediction_end(plan.schedule, t), solution.final)
-        done, passes = _fill(canvas, last), self.nfe(plan)
         if not plan.return_trajectory:
-            return make_output(done, None, passes)
-        states = (solution.times, solution.trajectory)
-        path = jax.lax.map(lambda state: predict(state[0], *state), states)
-        return make_output(done, _make_trajectory(canvas, solution, path, last), passes)
+            return make_output(_fill(canvas, last), None, self.nfe(plan))
+        path = jax.lax.map(lambda x: predict(x[0], *x), (solution.times, solution.trajectory))
+        trajectory = self._make_trajectory(canvas, solution, path, last)
+        return make_output(_fill(canvas, last), trajectory, self.nfe(plan))
+
+    def _make_noisy_canvas(
+        self, canvas: Canvas, t: Float[Array, ""], end: Float[Array, ""], state: FlowState
+    ) -> NoisyCanvas:
+        """Return the network's input for a state of the solver at time t of the documents."""
+        embeds = text_lead.normalize(state.embeds, _document_times(canvas, t), self.text_lead)
+        time = self._slot_times(canvas, t)
+        interval = self._slot_times(canvas, end) - time
+        return canvases.noisy_canvas(canvas, embeds, state.latents, time, interval)
+
+    def _slot_times(self, canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
+        time = _document_times(canvas, t)
+        return jnp.where(canvas.is_text, text_lead.text_time(time, self.text_lead), time)
 
     def _sample_noise(
         self, table: EmbeddingTable, key: Key[Array, ""], canvas: Canvas
@@ -248,10 +271,39 @@ class OneFlow:
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
 
+    def _make_trajectory(
+        self,
+        canvas: Canvas,
+        solution: ode.Solution,
+        path_predictions: Prediction,
+        final: Prediction,
+    ) -> Trajectory:
+        """Collect the states and predictions of the path, and append the sample at t=1."""
+
+        def close(path: Array, end: Array) -> Array:
+            return jnp.concatenate([path, end[None]])
+
+        times = close(solution.times, jnp.float32(1.0))
+        path = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), canvas)
+        return Trajectory(
+            canvas=path.replace(
+                ids=close(path_predictions.ids, final.ids),
+                latents=close(solution.trajectory.latents, final.x1_hat.latents),
+            ),
+            time=jax.vmap(functools.partial(self._slot_times, canvas))(times),
+            confidence=close(path_predictions.confidence, final.confidence),
+            x1_hat=close(path_predictions.x1_hat.latents, final.x1_hat.latents),
+            run_times=times,
+        )
+
 
 def interpolate(x0: FlowState, x1: FlowState, time: Float[Array, "*b L"]) -> FlowState:
     """Interpolate text and images between noise and data, with a time for each slot."""
     return jax.tree.map(lambda x_0, x_1: gaussian.interpolate(x_0, x_1, time), x0, x1)
+
+
+def _document_times(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
+    return jnp.where(canvas.to_generate, t, 1.0)
 
 
 def _select(mask: Bool[Array, "*b L"], on_true: FlowState, on_false: FlowState) -> FlowState:
@@ -263,29 +315,3 @@ def _fill(canvas: Canvas, last: Prediction) -> Canvas:
     image = canvas.to_generate & canvas.is_image
     latents = jnp.where(image[..., None], last.x1_hat.latents, canvas.latents)
     return canvas.replace(ids=last.ids, latents=latents)
-
-
-def _slot_times(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
-    return jnp.where(canvas.to_generate, t, 1.0)
-
-
-def _make_trajectory(
-    canvas: Canvas, solution: ode.Solution, path_predictions: Prediction, final: Prediction
-) -> Trajectory:
-    """Collect the states and predictions of the path, and append the sample at t=1."""
-
-    def close(path: Array, end: Array) -> Array:
-        return jnp.concatenate([path, end[None]])
-
-    times = close(solution.times, jnp.float32(1.0))
-    path = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), canvas)
-    return Trajectory(
-        canvas=path.replace(
-            ids=close(path_predictions.ids, final.ids),
-            latents=close(solution.trajectory.latents, final.x1_hat.latents),
-        ),
-        time=jax.vmap(functools.partial(_slot_times, canvas))(times),
-        confidence=close(path_predictions.confidence, final.confidence),
-        x1_hat=close(path_predictions.x1_hat.latents, final.x1_hat.latents),
-        run_times=times,
-    )

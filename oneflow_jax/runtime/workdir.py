@@ -117,6 +117,7 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "evaluation.inception_weights": "",
     "evaluation.clip_dir": "",
     "paradigm.text_time_sampler": (),
+    "paradigm.text_lead": 1.0,
     "paradigm.flow_map": False,
     "paradigm.tasks.own_run_times": 0.0,
     "paradigm.tasks.own_slot_times": 0.0,

@@ -71,7 +71,9 @@ def test_captions_have_the_times_of_other_tasks_unless_configured():
     config = quickstart.get_config()
     assert build_paradigm(config).text_time_sampler is None
     config.paradigm.text_time_sampler = ("information", 4.97, 1.22, 0.75, 1.5)
+    config.paradigm.text_lead = 4.0
     built = build_paradigm(config)
+    assert built.text_lead == 4.0
     assert built.time_sampler == time_samplers.PowerTimeSampler(1.5)
     assert built.text_time_sampler == time_samplers.InformationTimeSampler(4.97, 1.22, 0.75, 1.5)
 

@@ -129,6 +129,22 @@ def test_text_with_own_times_may_have_times_of_another_sampler(canvas, name):
     np.testing.assert_allclose(roots[text], squares[text] ** 0.25, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", tasks.NAMES)
+def test_text_is_ahead_of_the_images_unless_its_time_is_separate(canvas, name):
+    mix = tasks.TaskMixture(one_hot_probs(name), cond_drop_prob=0.5)
+    u = jnp.where(canvas.segment == 1, T_FIRST, T_SECOND)
+
+    def sample(lead):
+        return mix.sample(jax.random.key(0), u, canvas, lambda u: u, None, lead)
+
+    together, ahead = sample(1.0), sample(4.0)
+    for field in ("scored", "task"):
+        np.testing.assert_array_equal(getattr(ahead, field), getattr(together, field))
+    t = np.asarray(together.time)
+    leads = np.asarray(canvas.is_text) & (name not in tasks.SEPARATE_TEXT_TIMES)
+    np.testing.assert_allclose(ahead.time, np.where(leads, 4 * t / (1 + 3 * t), t), rtol=1e-6)
+
+
 def test_spans_are_corrupted_whole_at_a_random_rate_per_document(canvas):
     scored, _ = sample_tasks(canvas, one_hot_probs("spans"))
     span = np.asarray(canvas.span)

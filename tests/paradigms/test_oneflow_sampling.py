@@ -215,3 +215,43 @@ def test_late_start_keeps_part_of_the_document():
     noise = np.asarray(view.latents - 0.9 * data.latents)[image]
     assert abs(noise.std() - 0.1) < 0.03
     assert isinstance(view, canvases.NoisyCanvas)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "renoise", "jump"])
+def test_text_is_ahead_of_images_in_every_solver(solver):
+    paradigm = tiny.paradigm(text_lead=8.0)
+    data = tiny.training_rows(tiny.captions(2))
+    plan = SamplingPlan(ode.make_schedule(solver, 3), return_trajectory=True)
+    out = sample(paradigm, oracle(paradigm, data), blank_targets(data), plan)
+    np.testing.assert_array_equal(out.canvas.ids, data.ids)
+    np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
+    times = np.array([*plan.schedule.times, 1.0])
+    text, image = (
+        np.asarray(out.trajectory.time)[:, np.asarray(data.to_generate & slots)]
+        for slots in (data.is_text, data.is_image)
+    )
+    np.testing.assert_allclose(image, np.tile(times[:, None], image.shape[1]), atol=1e-6)
+    ahead = 8 * times / (1 + 7 * times)
+    np.testing.assert_allclose(text, np.tile(ahead[:, None], text.shape[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["euler", "renoise", "jump"])
+def test_the_noise_of_leading_text_fits_its_time(solver):
+    """The network sees text with the amount of noise that its time states."""
+    paradigm = tiny.paradigm(text_lead=8.0)
+    data, views = tiny.training_rows(tiny.captions(40)), []
+
+    def spy(view):
+        # diffrax traces its steps, so the values are only known at run time.
+        jax.debug.callback(lambda x: views.append(np.asarray(x)), view.embeds, ordered=True)
+        return oracle(paradigm, data)(view)
+
+    sample(paradigm, spy, blank_targets(data), SamplingPlan(ode.make_schedule(solver, 3)))
+    jax.effects_barrier()
+    text = np.asarray(data.to_generate & data.is_text)
+    table = paradigm.objective.prepare_table(TABLE)
+    clean, mean = np.asarray(table.embedding)[data.ids], np.asarray(table.mask_embedding)
+    for embeds, t in zip(views, (0, 1 / 3, 2 / 3), strict=True):
+        time = 8 * t / (1 + 7 * t)
+        noise = (embeds - time * clean - (1 - time) * mean)[text] / (1 - time)
+        assert abs(noise.std() - 1) < 0.1
