@@ -54,6 +54,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "own_slots5": ("paradigm.tasks.joint=0.1", "paradigm.tasks.own_slot_times=0.5"),
     "text3": ("paradigm.text_weight=3.0",),
     "time": ("paradigm.time_sampler=('information', 4.8, 1.14, 0.5, 1.5)",),
+    "lead8": ("paradigm.text_lead=8.0", "paradigm.time_sampler=('power', 3.0)"),
+    "power3": ("paradigm.time_sampler=('power', 3.0)",),
     "likelihood": ("paradigm.objective=likelihood",),
     "embed128": ("model.embed_width=128",),
     "muon": ("optimizer.name=muon",),

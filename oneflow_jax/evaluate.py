@@ -141,11 +141,17 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
     )
     # The last time is below 1, because no slot is corrupted at t = 1 and the loss would be missing.
     times = [*(n / TIME_BINS for n in range(TIME_BINS)), 1 - 1 / (4 * TIME_BINS)]
+    lead = system.config.paradigm.text_lead
     with sharding.mesh_context(system.mesh):
-        averages = {t: losses.at_time(params, t)[text_term] for t in times}
+        averages = {
+            t: losses.at_time(params, u)[text_term]
+            for t, u in zip(times, time_grids.document_times(times, lead), strict=True)
+        }
     # A time at which no token was scored has no loss.
     known = {t: float(term.compute()) for t, term in averages.items() if term.count > 0}
-    return time_grids.loss_adaptive_grid(list(known), list(known.values()))
+    if lead == 1:
+        return time_grids.loss_adaptive_grid(list(known), list(known.values()))
+    return time_grids.leading_text_grid(list(known), list(known.values()), lead)
 
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:

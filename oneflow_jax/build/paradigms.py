@@ -59,6 +59,11 @@ def paradigm(
         raise UserError(
             f"paradigm.name={name!r}: only oneflow has a flow map. Set paradigm.flow_map=False."
         )
+    if config.paradigm.text_lead != 1 and name != "oneflow":
+        raise UserError(
+            f"paradigm.text_lead={config.paradigm.text_lead}: only in oneflow may text be ahead of "
+            f"images. Set it to 1 for {name}."
+        )
     slots = config.data.text_slot_multiple
     if (name in VARIABLE_LENGTH) != (slots == 0) or slots < 0:
         raise UserError(

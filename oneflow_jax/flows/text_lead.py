@@ -14,11 +14,13 @@ The text of a document is as if its embeddings were k times as long. By (1),
 A sampler moves y_t, since its path from x_0 to k x_1 is straight in the time t of the document.
 """
 
+import numpy as np
+
 from oneflow_jax.shapes import Array, Float
 
 
-def text_time(t: Float[Array, "*b"], lead: float) -> Float[Array, "*b"]:
-    """Return the time of text by (1): 0 at t = 0, and 1 at t = 1."""
+def text_time(t: Float[Array | np.ndarray, "*b"], lead: float) -> Float[Array | np.ndarray, "*b"]:
+    """Return the time of text by (1): 0 at t = 0, and 1 at t = 1. A lead of 1 / k inverts k."""
     return lead * t / (1 + (lead - 1) * t)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from oneflow_jax.errors import UserError, check_at_least
+from oneflow_jax.flows import text_lead
 
 TimeGrid = Callable[[np.ndarray], np.ndarray]
 """Increasing function from the fraction s of completed steps, 0 to 1, to the time t, 0 to 1."""
@@ -55,7 +56,11 @@ def step_times(grid_spec: GridSpec, num_steps: int) -> np.ndarray:
     return grid_spec(np.arange(num_steps) / num_steps)
 
 
-def loss_adaptive_grid(times: Sequence[float], losses: Sequence[float]) -> TimeGrid:
+def loss_adaptive_grid(
+    times: Sequence[float],
+    losses: Sequence[float],
+    uniform_fraction: float = UNIFORM_FRACTION,
+) -> TimeGrid:
     """Return a grid with many steps at times where the loss L decreases quickly with t.
 
     One step samples all of its tokens independently of each other. A step of length δ at t
@@ -65,6 +70,7 @@ def loss_adaptive_grid(times: Sequence[float], losses: Sequence[float]) -> TimeG
     Args:
         times: increasing times from 0 to below 1; the last one stands for t = 1.
         losses: cross-entropy per text token at each time, in nats.
+        uniform_fraction: fraction of the steps that are spaced uniformly, 0 to 1.
     """
     times = [*times[:-1], 1.0]
     length = np.diff(times)
@@ -72,6 +78,30 @@ def loss_adaptive_grid(times: Sequence[float], losses: Sequence[float]) -> TimeG
     fall = -np.diff(np.minimum.accumulate(losses))
     weight = np.sqrt(fall * length)
     share = weight / weight.sum() if weight.sum() > 0 else length
-    share = (1 - UNIFORM_FRACTION) * share + UNIFORM_FRACTION * length
+    share = (1 - uniform_fraction) * share + uniform_fraction * length
     done = np.concatenate([[0.0], np.cumsum(share)])
     return lambda s: np.interp(s, done / done[-1], times)
+
+
+def document_times(text_times: Sequence[float], lead: float) -> list[float]:
+    """Return the times of documents whose text has these times (`flows.text_lead`)."""
+    return text_lead.text_time(np.asarray(text_times), 1 / lead).tolist()
+
+
+def leading_text_grid(times: Sequence[float], losses: Sequence[float], lead: float) -> TimeGrid:
+    """Return a grid in document time for text that is ahead of the images (`flows.text_lead`).
+
+    Half of the steps are at times when the text loss falls. The other half brings the images to the
+    times of `loss_adaptive_grid`, because the content of images is decided at about the times at
+    which that of text is: with a lead, the text of the document is nearly clean by then.
+
+    Args:
+        times: increasing times of the text from 0 to below 1; the last one stands for t = 1.
+        losses: cross-entropy per text token at each time, in nats.
+        lead: ratio of the odds of the text to those of the images, above 0.
+    """
+    fractions = np.linspace(0, 1, 4001)
+    text = loss_adaptive_grid(times, losses, uniform_fraction=0.0)(fractions)
+    images = loss_adaptive_grid(times, losses)(fractions)
+    both = np.sort(np.concatenate([text_lead.text_time(text, 1 / lead), images]))
+    return lambda s: np.interp(s, np.linspace(0, 1, len(both)), both)

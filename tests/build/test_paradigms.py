@@ -116,6 +116,10 @@ def test_tasks_of_chameleon_are_those_of_the_configuration():
             "paradigm.time_coupling={'interleaved': ",
         ),
         (
+            {"paradigm.name": "mask_flow", "paradigm.text_lead": 8.0},
+            "paradigm.text_lead=8.0: only in oneflow",
+        ),
+        (
             {"paradigm.objective": "guess"},
             "paradigm.objective='guess': unknown value. Choose one of cross_entropy",
         ),

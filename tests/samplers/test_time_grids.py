@@ -46,3 +46,19 @@ def test_noisy_and_constant_losses_give_valid_grids():
         assert np.all(np.diff(times) > 0)
         assert times[-1] < 1
     np.testing.assert_allclose(time_grids.step_times(make_grid(TIMES), 4), [0, 0.25, 0.5, 0.75])
+
+
+def test_half_of_the_steps_are_for_text_that_is_ahead():
+    losses = np.where(TIMES < 0.25, 4 - 16 * TIMES, 0.0).tolist()
+    grid = time_grids.leading_text_grid(TIMES.tolist(), losses, lead=8.0)
+    images = time_grids.loss_adaptive_grid(TIMES.tolist(), losses)
+    s = np.arange(1000) / 1000
+    assert grid(s)[0] == 0
+    assert np.all(np.diff(grid(s)) >= 0)
+    # The text loss falls until t = 1/4, which is t = 1/25 of the document.
+    (end,) = time_grids.document_times([0.25], 8.0)
+    np.testing.assert_allclose(end, 1 / 25)
+    expected = (1 + fraction_before(images, end)) / 2
+    np.testing.assert_allclose(fraction_before(grid, end), expected, atol=2e-3)
+    expected = (1 + fraction_before(images, 0.5)) / 2
+    np.testing.assert_allclose(fraction_before(grid, 0.5), expected, atol=2e-3)
