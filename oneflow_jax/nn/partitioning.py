@@ -5,6 +5,7 @@ that context all arrays are on one device, and the functions here return their a
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -87,13 +88,23 @@ def logical_shard_map(
 
 
 def target_platform() -> str:
-    """Return the platform that the program is compiled for, such as "cpu" or "tpu".
+    """Return the platform that the program is compiled for: "cpu", "gpu" or "tpu".
 
     It is the platform of the mesh, whose devices may belong to another machine. Without a mesh, it
     is that of this machine's default device.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Return the compute capability of this machine's GPU, for example (9, 0) for an H100.
+
+    The result is None if this machine has no NVIDIA GPU, even if the program is compiled for one.
+    """
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
+    match = re.fullmatch(r"(\d+)\.(\d+)", str(capability))
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _has_mesh() -> bool:
