@@ -23,7 +23,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base as base_lib
-from oneflow_jax.nn import attention_ops, backbone, partitioning, two_tower
+from oneflow_jax.nn import attention_ops, backbone, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
@@ -320,14 +320,10 @@ def _check_attention(
             f"bidirectional masks. In {config.paradigm.name} a slot attends to {pattern.value}. "
             "Use 'auto' or 'blockwise'."
         )
-    problem = attention_ops.AttentionProblem(
-        platform=mesh.devices.flat[0].platform,
-        pattern=pattern,
-        length=config.data.sequence_length,
-        dtype=config.model.dtype,
-        head_width=config.model.head_width,
-        compute_capability=partitioning.compute_capability(),
-    )
+    with sharding.mesh_context(mesh):
+        problem = attention_ops.describe_problem(
+            pattern, config.data.sequence_length, config.model.dtype, config.model.head_width
+        )
     attention_ops.resolve_implementation(implementation, problem)
     if mesh.shape["context"] > 1:
         count = mesh.shape["context"]

@@ -73,8 +73,8 @@ class AttentionProblem:
         length: number of keys of a row.
         dtype: data type of queries, keys and values.
         head_width: number of channels of a head.
-        compute_capability: compute capability of this machine's GPU, for example (9, 0); None if
-            the program is compiled for another machine.
+        compute_capability: compute capability of the GPU, for example (9, 0); None if this machine
+            has no GPU, so the program is compiled for another machine.
     """
 
     platform: str
@@ -83,6 +83,14 @@ class AttentionProblem:
     dtype: DTypeLike
     head_width: int
     compute_capability: tuple[int, int] | None = None
+
+
+def describe_problem(
+    pattern: AttentionPattern | None, length: int, dtype: DTypeLike, head_width: int
+) -> AttentionProblem:
+    """Return the problem for the devices of the current mesh, or of this machine without a mesh."""
+    platform, capability = partitioning.target_platform(), partitioning.compute_capability()
+    return AttentionProblem(platform, pattern, length, dtype, head_width, capability)
 
 
 def choose_implementation(problem: AttentionProblem) -> tuple[str, str]:
@@ -176,14 +184,7 @@ def dot_product_attention(
         return partitioning.logical_shard_map(around, SHARD_AXES, QUERY_AXES)(
             query, key, value, mask
         )
-    problem = AttentionProblem(
-        platform=partitioning.target_platform(),
-        pattern=mask.pattern,
-        length=key.shape[1],
-        dtype=query.dtype,
-        head_width=query.shape[-1],
-        compute_capability=partitioning.compute_capability(),
-    )
+    problem = describe_problem(mask.pattern, key.shape[1], query.dtype, query.shape[-1])
     implementation = resolve_implementation(implementation, problem)
     if implementation == "xla":
         return jax.nn.dot_product_attention(query, key, value, mask=mask.materialize()[:, None])

@@ -17,6 +17,9 @@ from oneflow_jax.shapes import Array, PyTree
 
 LogicalAxes = tuple[str | None, ...]
 
+OLD_GPUS = {"Tesla T4": (7, 5)}
+"""Compute capability of GPUs before the A100, for programs that another machine compiles."""
+
 
 def with_logical_constraint(x: Array, logical_axes: LogicalAxes) -> Array:
     """Constrain the sharding of an array by the logical names of its axes.
@@ -98,13 +101,16 @@ def target_platform() -> str:
 
 
 def compute_capability() -> tuple[int, int] | None:
-    """Return the compute capability of this machine's GPU, for example (9, 0) for an H100.
+    """Return the compute capability of the GPU to compile for, for example (9, 0) for an H100.
 
-    The result is None if this machine has no NVIDIA GPU, even if the program is compiled for one.
+    The result is None if this machine has no NVIDIA GPU, and the mesh has none that is listed in
+    `OLD_GPUS`.
     """
     capability = getattr(jax.local_devices()[0], "compute_capability", "")
-    match = re.fullmatch(r"(\d+)\.(\d+)", str(capability))
-    return (int(match[1]), int(match[2])) if match else None
+    if match := re.fullmatch(r"(\d+)\.(\d+)", str(capability)):
+        return int(match[1]), int(match[2])
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return OLD_GPUS.get(device.device_kind) if device else None
 
 
 def _has_mesh() -> bool:

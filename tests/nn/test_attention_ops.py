@@ -1,6 +1,7 @@
 """Tests of attention implementations: values and gradients, on one device and on eight."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -263,3 +264,25 @@ def test_automatic_attention_on_this_platform_is_xla_attention():
         for name in ("auto", "xla")
     ]
     assert programs[0].as_text() == programs[1].as_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [
+        ("Tesla T4", "", "xla"),
+        ("NVIDIA H100 80GB HBM3", "", "triton"),
+        ("NVIDIA H100 80GB HBM3", "9.0", "triton"),
+        ("Tesla V100-SXM2-16GB", "7.0", "xla"),
+    ],
+)
+def test_problem_describes_the_gpu_of_the_mesh(kind, capability, expected, monkeypatch):
+    """Check the choice for GPUs that are attached, with a capability, and that are not."""
+    mesh = jax.sharding.AbstractMesh(
+        (1,), ("data",), abstract_device=jax.sharding.AbstractDevice(kind, 1, "gpu")
+    )
+    device = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    with jax.sharding.use_abstract_mesh(mesh):
+        problem = attention_ops.describe_problem(CAUSAL, 512, jnp.bfloat16, 64)
+    assert problem.platform == "gpu"
+    assert attention_ops.choose_implementation(problem)[0] == expected
