@@ -285,5 +285,7 @@ def transformer_config(
     model.remat = "none"
     model.scan_unroll = layers
     model.dtype = "float32"
-    model.attention = "xla"  # or "blockwise" for long rows, "splash" for TPUs: nn/attention_ops.py
+    # Implementation of attention: "auto" chooses one for the platform and the length of rows. Or
+    # "xla", "blockwise", "splash", "triton", "cudnn": see nn/attention_ops.py.
+    model.attention = "auto"
     return model

@@ -89,7 +89,6 @@ def _set_size(
     config.model.embed_width = embed_width
     config.model.scan_unroll = 1
     config.model.dtype = "bfloat16"
-    config.model.attention = "splash"
     config.data.vocab_size = vocab
     config.optimizer.learning_rate = learning_rate
 

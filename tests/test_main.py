@@ -154,7 +154,8 @@ NEW = [
     (["--config.paradigm.tasks.joint=2.0"], ["paradigm.tasks.joint=2.0", "at most 1"]),
     (["--config.paradigm.tasks.joint=0.9"], ["paradigm", "joint", "0.9", "add up to 1"]),
     (["--config.model.remat=some"], ["model.remat", "some"]),
-    (["--config.model.attention=flash"], ["model.attention='flash'", "xla, blockwise, splash"]),
+    (["--config.model.attention=flash"], ["model.attention='flash'", "auto, xla, blockwise"]),
+    (["--config.model.attention=splash"], ["model.attention='splash'", "not on a CPU", "'auto'"]),
     (
         [
             "--config.model.attention=splash",

@@ -312,21 +312,22 @@ def _make_model(
 def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
-    implementation, platform = config.model.attention, mesh.devices.flat[0].platform
-    if (
-        implementation == "splash"
-        and paradigm.attention_pattern not in attention_ops.SPLASH_PATTERNS
-    ):
+    """Check that the attention implementation supports the run, and log the choice of "auto"."""
+    implementation, pattern = config.model.attention, paradigm.attention_pattern
+    if pattern not in attention_ops.KERNEL_PATTERNS.get(implementation, (pattern,)):
         raise UserError(
-            "model.attention='splash': the kernel supports only causal and bidirectional masks. In "
-            f"{config.paradigm.name} a slot attends to {paradigm.attention_pattern.value}. Use "
-            "'blockwise'."
+            f"model.attention={implementation!r}: this kernel supports only causal and "
+            f"bidirectional masks. In {config.paradigm.name} a slot attends to {pattern.value}. "
+            "Use 'auto' or 'blockwise'."
         )
+    with sharding.mesh_context(mesh):
+        problem = attention_ops.describe_problem(
+            pattern, config.data.sequence_length, config.model.dtype, config.model.head_width
+        )
+    attention_ops.resolve_implementation(implementation, problem)
     if mesh.shape["context"] > 1:
         count = mesh.shape["context"]
         logging.info("mesh.context=%d: training uses ring attention, not model.attention.", count)
-    elif implementation == "splash" and platform != "tpu":
-        logging.warning(
-            "model.attention='splash': on %s the kernel is interpreted, which is very slow.",
-            platform,
-        )
+    elif implementation == "auto":
+        chosen, reason = attention_ops.choose_implementation(problem)
+        logging.info("model.attention='auto': whole rows use %s, because %s.", chosen, reason)

@@ -5,6 +5,7 @@ that context all arrays are on one device, and the functions here return their a
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.shapes import Array, PyTree
 
 LogicalAxes = tuple[str | None, ...]
+
+OLD_GPUS = {"Tesla T4": (7, 5)}
+"""Compute capability of GPUs before the A100, for programs that another machine compiles."""
 
 
 def with_logical_constraint(x: Array, logical_axes: LogicalAxes) -> Array:
@@ -87,13 +91,26 @@ def logical_shard_map(
 
 
 def target_platform() -> str:
-    """Return the platform that the program is compiled for, such as "cpu" or "tpu".
+    """Return the platform that the program is compiled for: "cpu", "gpu" or "tpu".
 
     It is the platform of the mesh, whose devices may belong to another machine. Without a mesh, it
     is that of this machine's default device.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.platform if device else jax.default_backend()
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Return the compute capability of the GPU to compile for, for example (9, 0) for an H100.
+
+    The result is None if this machine has no NVIDIA GPU, and the mesh has none that is listed in
+    `OLD_GPUS`.
+    """
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
+    if match := re.fullmatch(r"(\d+)\.(\d+)", str(capability)):
+        return int(match[1]), int(match[2])
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return OLD_GPUS.get(device.device_kind) if device else None
 
 
 def _has_mesh() -> bool:
