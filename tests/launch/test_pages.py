@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from oneflow_jax.configs import tpu_v4
 from tests.launch.cloud import LAUNCH, SCRIPTS, VARIABLES
 
 README = (LAUNCH / "README.md").read_text()
@@ -120,4 +121,5 @@ def test_gke_commands_match_the_manifest():
 
 def test_laptop_command_does_not_use_the_tpu_kernel():
     (line,) = [line for line in LINES if "--config.platform=any" in line]
-    assert "--config.model.attention=xla" in command(line)
+    assert "--config.model.attention" not in command(line)
+    assert tpu_v4.get_config("1B").model.attention == "auto"
