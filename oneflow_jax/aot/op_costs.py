@@ -23,7 +23,7 @@ import numpy as np
 
 from oneflow_jax.aot import hlo
 from oneflow_jax.aot.hlo import Computation, Instruction, Program, Shape
-from oneflow_jax.costs.chips import Chip
+from oneflow_jax.costs.chips import Chip, Tpu
 
 ZERO_COST_OPCODES = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
@@ -53,8 +53,8 @@ class OpCosts:
         bytes: bytes read from and written to HBM.
         roofline_s: roofline estimate in seconds, the sum over instructions of the larger of compute
             time and memory time; None without a chip.
-        compiler_s: sum of the compiler's own cycle estimates, in seconds. These estimates also
-            account for vector units and tiles. None without a chip.
+        compiler_s: sum of the TPU compiler's own cycle estimates, in seconds. These estimates also
+            account for vector units and tiles. None for GPUs, and without a chip.
     """
 
     flops: float
@@ -78,12 +78,15 @@ def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
             peak = chip.peak_flops * (KERNEL_PEAK_FRACTION if kernel else 1.0)
             least = max(own / peak, read / chip.hbm_bandwidth)
             seconds += times * least
-            cycles = _CYCLES.search(line.attributes)
-            # Kernels have no estimate by the compiler, so use the roofline.
-            scheduled += times * (
-                least if kernel else int(cycles[1]) / chip.clock_hz if cycles else 0.0
-            )
-    return OpCosts(flops, moved, seconds, scheduled) if chip else OpCosts(flops, moved, None, None)
+            if isinstance(chip, Tpu):
+                # Kernels have no estimate by the compiler, so use the roofline.
+                cycles = _CYCLES.search(line.attributes)
+                scheduled += times * (
+                    least if kernel else int(cycles[1]) / chip.clock_hz if cycles else 0.0
+                )
+    return OpCosts(
+        flops, moved, seconds if chip else None, scheduled if isinstance(chip, Tpu) else None
+    )
 
 
 def instruction_flops(

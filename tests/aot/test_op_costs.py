@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from oneflow_jax.aot import hlo, op_costs
-from oneflow_jax.costs.chips import Chip
+from oneflow_jax.costs.chips import Gpu, Tpu
 
-CHIP = Chip(
+CHIP = Tpu(
     peak_flops=1e9, hbm_bandwidth=1e6, hbm_bytes=1e9, ici_bandwidth=1e6, torus_dims=3, clock_hz=1e9
 )
 
@@ -135,3 +135,10 @@ ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
 
 def test_compiler_cycles_are_read():
     assert op_costs.sum_op_costs(hlo.parse(CYCLES), CHIP).compiler_s == 77 / CHIP.clock_hz
+
+
+def test_gpus_have_no_cycle_estimates():
+    gpu = Gpu(peak_flops=1e9, hbm_bandwidth=1e6, hbm_bytes=1e9, link_bandwidth=1e6)
+    done = op_costs.sum_op_costs(hlo.parse(CYCLES), gpu)
+    assert done.compiler_s is None
+    assert done.roofline_s == done.bytes / 1e6

@@ -212,6 +212,14 @@ def test_mesh_slices_must_equal_the_slices_of_the_devices(sizes):
         sharding.make_mesh(sizes, [Chip(n, slices=2) for n in range(8)])
 
 
+def test_gpus_of_a_node_are_a_slice(monkeypatch):
+    monkeypatch.setattr(Chip, "platform", "gpu")
+    devices = [Chip(n, slices=2) for n in range(8)]
+    with pytest.raises(UserError, match=r"mesh\.slices=1: .* in 2 node.*Set mesh\.slices=2"):
+        sharding.make_mesh({"data": 8}, devices)
+    assert sharding.make_mesh({"slices": 2, "data": -1}, devices).shape["data"] == 4
+
+
 def test_a_size_that_does_not_divide_is_refused_by_name():
     heads = tiny.System(network=tiny.network(kv_heads=1))
     with pytest.raises(UserError, match=r"\['key'\]\['kernel'\].*shape \(2, 32, 1, 16\).*tensor"):
