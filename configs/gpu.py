@@ -19,49 +19,49 @@ from oneflow_jax.errors import UserError
 ATTENTION = "blockwise"
 """Attention of all sizes: `xla` would store the scores of all pairs of slots in memory."""
 
-# Columns: batch size, rows of a microbatch on each GPU, remat, whether parameters are sharded.
+# Columns: batch size, maximum rows of a microbatch on each GPU, remat, minimum number of GPUs.
 PLANS = {
-    "150M": (128, 16, "full", False),
-    "400M": (128, 16, "full", False),
-    "1B": (256, 8, "full", True),
-    "3B": (512, 4, "full", True),
+    "150M": (128, 64, "full", 1),
+    "400M": (128, 64, "full", 1),
+    "1B": (256, 32, "full", 1),
+    "3B": (512, 16, "full", 4),
 }
 """Settings of each size for GPUs with 80 GB."""
 
-MAX_GPUS = {size: batch // rows for size, (batch, rows, *_) in PLANS.items()}
-"""Number of GPUs on which each size needs no gradient accumulation."""
+SHARDED = ("1B", "3B")
+"""Sizes whose parameters are sharded over the GPUs of a node; the others are replicated."""
 
 
 def get_config(argument: str = "150M-1") -> ml_collections.ConfigDict:
     """Return the configuration of a model size on a number of GPUs, for example "1B-8".
 
     Raises:
-        UserError: the size is unknown, or the batch does not divide among this number of GPUs.
+        UserError: the size is unknown, or the number of GPUs does not fit it.
     """
     size, _, number = argument.partition("-")
-    if size not in PLANS or not (number or "8").isdecimal():
+    if size not in PLANS or not number.isdecimal():
         raise UserError(
             f"--config=configs/gpu.py:{argument}: unknown. Give a size and a number of GPUs, e.g. "
             f"1B-8. The sizes are {', '.join(PLANS)}."
         )
-    num_gpus = int(number or 8)
-    batch_size, rows, remat, is_sharded = PLANS[size]
-    if num_gpus < 1 or MAX_GPUS[size] % num_gpus:
+    num_gpus = int(number)
+    batch_size, max_rows, remat, min_gpus = PLANS[size]
+    if num_gpus < min_gpus or batch_size % num_gpus:
         raise UserError(
-            f"--config=configs/gpu.py:{argument}: {batch_size} rows do not divide among {num_gpus} "
-            f"GPUs with {rows} rows each. Give a divisor of {MAX_GPUS[size]}."
+            f"--config=configs/gpu.py:{argument}: {size} needs at least {min_gpus} GPU(s), and a "
+            f"number that divides its batch of {batch_size} rows."
         )
     config = model_sizes.make_config(f"gpu-{size}-{num_gpus}", size)
     config.platform = "gpu"
     config.model.attention = ATTENTION
     config.model.remat = remat
     config.batch_size = batch_size
-    config.grad_accum_steps = MAX_GPUS[size] // num_gpus
-    config.mesh.fsdp = min(num_gpus, 8) if is_sharded else 1
-    config.data.num_streams = batch_size // 8
+    config.grad_accum_steps = max(1, batch_size // num_gpus // max_rows)
+    config.mesh.fsdp = min(num_gpus, 8) if size in SHARDED else 1
+    config.data.num_streams = min(64, batch_size // 2)
     config.aot_topologies = (f"h100-{min(num_gpus, 8)}",)
     config.platform_help = (
         f"This configuration trains {model_sizes.PARAMETERS[size]} parameters on {num_gpus} NVIDIA "
-        'GPU(s): see docs/gpu.md. On a machine with a GPU, run pip install "jax[cuda13]".'
+        "GPU(s): see docs/gpu.md. On a machine with a GPU, run pip install -r requirements-gpu.txt."
     )
     return config

@@ -77,7 +77,7 @@ def check_compiler() -> None:
     if not gpu.has_plugin():
         raise UserError(
             "--mode=aot for GPUs needs JAX's CUDA plugin, which is not installed. Run pip install "
-            "--no-deps -r requirements-aot-gpu.txt (no GPU needed), or give --topology=host."
+            "-r requirements-aot-gpu.txt (no GPU needed), or give --topology=host."
         )
 
 

@@ -39,8 +39,8 @@ KERNEL_MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 """Number of matrix products (queries x keys x width) of a TPU kernel, by a part of its name."""
 
 GPU_KERNEL_MATMULS = {"mha_forward": 2, "mha_backward": 7}
-"""Number of matrix products of a kernel of `jax.experimental.pallas.ops.gpu.attention`, by a part of
-its JAX op path. The backward kernel computes scores twice: for keys and values, and for queries."""
+"""Number of matrix products of kernels of `jax.experimental.pallas.ops.gpu.attention`, by a part of
+the JAX op path. The backward kernel computes scores twice: for keys and values, and for queries."""
 
 KERNEL_TARGETS = {"tpu_custom_call": "tpu", "__gpu$xla.gpu.triton": "gpu"}
 """Platform of a kernel by the target of its custom call."""
@@ -132,8 +132,9 @@ def instruction_bytes(
         return 2 * sum(map(_hbm_bytes, operands[1]))
     if instruction.opcode == "slice-start":  # (operand, slice, ...)
         return 2 * instruction.shapes[1].bytes
-    if instruction.opcode.endswith("-start"):  # A copy or a collective: (operand, result, ...).
-        return sum(map(_hbm_bytes, instruction.shapes[:2]))
+    if instruction.opcode.endswith("-start"):
+        # A copy or a collective: (operand, result, ...). A combined collective has several of each.
+        return sum(map(_hbm_bytes, instruction.shapes[: 2 * max(1, len(operands))]))
     return sum(_hbm_bytes(shape) for shapes in (*operands, instruction.shapes) for shape in shapes)
 
 

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 
 from oneflow_jax.aot import run, topologies
+from oneflow_jax.costs import chips
 from oneflow_jax.runtime import gpu, workdir
 from tests import runs
 
@@ -18,7 +19,7 @@ pytestmark = [
 def small_config(**changes):
     return runs.make_config(
         **{
-            "mesh__fsdp": 4,
+            "mesh__fsdp": 2,
             "batch_size": 16,
             "data__sequence_length": 256,
             "model__width": 256,
@@ -28,26 +29,26 @@ def small_config(**changes):
             "model__hidden": 512,
             "model__scan_unroll": 1,
             "model__dtype": "bfloat16",
-            "model__attention": "blockwise",
         }
         | changes
     )
 
 
-@pytest.mark.parametrize("name", ["h100-8", "a100-1", "2xh200-4", "rtx4090-1", "b200-8"])
+@pytest.mark.parametrize("name", ["h100-8", "a100-1", "2xh200-4", "rtx4090-1", "b200-8", "t4-1"])
 def test_one_device_per_gpu(name):
     topology = topologies.parse_topology(name)
     devices = topology.devices()
     assert len(devices) == topology.shape[0] * topology.num_slices
     assert {device.platform for device in devices} == {"gpu"}
+    assert {chips.DEVICE_KINDS[device.device_kind] for device in devices} == {topology.generation}
     assert len({device.slice_index for device in devices}) == topology.num_slices
 
 
-def test_a_small_model_on_a_node(tmp_path, capsys):
+def test_a_small_model_on_two_nodes(tmp_path, capsys):
     folder = epath.Path(tmp_path)
-    run.run(small_config(), folder, ["h100-4"])
+    run.run(small_config(model__attention="blockwise"), folder, ["2xh100-2"])
     (report,) = json.loads((folder / workdir.AOT_REPORT).read_text()).values()
-    assert report["chips"] == 4
+    assert (report["chips"], report["mesh"]["slices"], report["mesh"]["fsdp"]) == (4, 2, 2)
     assert report["hbm_bytes_per_chip"] < report["hbm_limit_bytes"] < 80e9
     assert (
         0
@@ -58,6 +59,7 @@ def test_a_small_model_on_a_node(tmp_path, capsys):
     assert "scheduled_mfu" not in report
     assert {"all-gather", "reduce-scatter"} <= set(report["collectives"])
     assert report["activations_gathered"] == 0
+    assert 0 < report["between_slices"] < sum(x["bytes"] for x in report["collectives"].values())
     assert report["sampling"]["fits"]
     assert "MFU" in capsys.readouterr().out
 
@@ -68,20 +70,3 @@ def test_flops_equal_the_analytic_count():
     topology = topologies.parse_topology("a100-4")
     report = run.topology_report(config, topology, program_names=["train"])
     assert report["flops_per_chip"] == pytest.approx(report["model_flops_per_chip"], rel=0.03)
-
-
-def test_collectives_across_nodes_are_reported():
-    report = run.topology_report(
-        small_config(), topologies.parse_topology("2xh100-4"), program_names=["train"]
-    )
-    assert report["mesh"]["slices"] == 2
-    assert report["sending_seconds"] > 0
-    assert report["between_slices"] > 0
-
-
-def test_too_large_program_is_reported():
-    config = small_config(batch_size=4 * 4096, data__sequence_length=2_048, mesh__fsdp=1)
-    report = run.topology_report(
-        config, topologies.parse_topology("rtx4090-4"), program_names=["train"]
-    )
-    assert report["hbm_bytes_per_chip"] > report["hbm_limit_bytes"]

@@ -84,7 +84,7 @@ def test_several_nodes_need_a_known_network():
 
 def test_missing_gpu_compiler_names_the_install_command(monkeypatch):
     monkeypatch.setattr(gpu, "has_plugin", lambda: False)
-    with pytest.raises(UserError, match=r"--no-deps -r requirements-aot-gpu\.txt.*host"):
+    with pytest.raises(UserError, match=r"pip install -r requirements-aot-gpu\.txt.*host"):
         topologies.parse_topology("h100-8").devices()
 
 
