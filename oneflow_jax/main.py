@@ -38,7 +38,6 @@ from oneflow_jax.cli.flags import (
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import (
     distributed,
-    gpu,
     host,
     metric_writer,
     path_keys,
@@ -371,8 +370,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
         return
     metric_writer.setup_logging()
     try:
-        host.configure_malloc()
-        gpu.configure()
+        host.configure()
         config = parse_config(argv)
         if required_key and not config.get(required_key):
             raise UserError(
