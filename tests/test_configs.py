@@ -55,7 +55,7 @@ END_TO_END = {
 TWO_STEPS = {
     "quickstart": quickstart.get_config,
     "tpu_v4": tpu_v4.get_config,
-    "gpu": gpu.get_config,
+    "gpu": lambda: gpu.get_config("150M-8"),
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "shipped": shipped.get_config,
 }

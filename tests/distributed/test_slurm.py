@@ -10,11 +10,12 @@ from tests.distributed import pods
 
 PROCESS = """
 import jax
+from jax._src import xla_bridge
 jax.config.update("jax_platforms", "cpu")
 from oneflow_jax.runtime import distributed
 distributed.initialize()
 print(jax.distributed.is_initialized(), jax.process_index(), jax.process_count())
-print(distributed.is_primary(), jax.config.jax_cuda_visible_devices)
+print(distributed.is_primary(), xla_bridge.CUDA_VISIBLE_DEVICES.value)
 """
 
 
