@@ -87,8 +87,7 @@ def make_devices(name: str, gpus_per_node: int, num_nodes: int) -> list[jax.Devi
     Args:
         name: key of `TARGETS`.
         gpus_per_node: number of GPUs of a node.
-        num_nodes: number of nodes. `device.slice_index` is the node of a GPU, as it is on a real
-            cluster.
+        num_nodes: number of nodes.
 
     Raises:
         UserError: the compiler is not installed.

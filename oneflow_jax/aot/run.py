@@ -117,7 +117,7 @@ def _train_report(system: system_lib.System, topology: Topology) -> dict[str, An
             "of %.3g FLOPs were found. FLOPs, bytes, traffic and seconds are underestimates.",
             *(len(program.dynamic_loops), done.flops, metrics["model_flops_per_chip"]),
         )
-    slices = [getattr(device, "slice_index", 0) or 0 for device in system.mesh.devices.flat]
+    slices = sharding.slice_indices([*system.mesh.devices.flat]) or [0] * system.mesh.size
     program_collectives = collectives.find_collectives(program, slices)
     traffic = collective_roles.aggregate(program_collectives, system)
     metrics |= {

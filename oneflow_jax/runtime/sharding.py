@@ -88,7 +88,7 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
         )
     rest = len(devices) // known
     shape = [rest if sizes.get(axis, 1) == -1 else sizes.get(axis, 1) for axis in AXES]
-    if slices := _num_slices(devices):
+    if slices := len(set(slice_indices(devices))):
         if shape[0] != slices:
             unit = "node" if devices[0].platform == "gpu" else "TPU slice"
             raise UserError(
@@ -97,11 +97,21 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             )
         within, across = [1, *shape[1:]], [slices, *[1] * len(shape[1:])]
         grid = mesh_utils.create_hybrid_device_mesh(
-            within, across, devices, allow_split_physical_axes=True
+            within,
+            across,
+            devices,
+            process_is_granule=_slice_attribute(devices[0]) == "process_index",
+            allow_split_physical_axes=True,
         )
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slice_indices(devices: Sequence[jax.Device]) -> list[int]:
+    """Return the TPU slice or GPU node of each device; [] for devices without either."""
+    attribute = _slice_attribute(devices[0])
+    return [getattr(one, attribute) for one in devices] if hasattr(devices[0], attribute) else []
 
 
 @contextlib.contextmanager
@@ -228,9 +238,14 @@ def _mesh_axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return rule if isinstance(rule, tuple) else (rule,) if rule else ()
 
 
-def _num_slices(devices: Sequence[jax.Device]) -> int:
-    """Return the number of TPU slices or GPU nodes of the devices; 0 for devices without either."""
-    return len({device.slice_index for device in devices if hasattr(device, "slice_index")})
+def _slice_attribute(device: jax.Device) -> str:
+    """Return the attribute that holds the slice or node of a device.
+
+    JAX's descriptions of GPUs that do not exist have `slice_index` 0 on all nodes (JAX 0.10), and
+    one process per node.
+    """
+    is_description = getattr(device.client, "runtime_type", "") == "compile_only_runtime"
+    return "process_index" if device.platform == "gpu" and is_description else "slice_index"
 
 
 def _is_partitioned(leaf: object) -> bool:

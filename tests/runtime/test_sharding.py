@@ -8,6 +8,7 @@ shapes on a small mesh. After an intended change, write the files again and revi
 
 import functools
 import pathlib
+import types
 
 import flax.linen as nn
 import jax
@@ -218,6 +219,18 @@ def test_gpus_of_a_node_are_a_slice(monkeypatch):
     with pytest.raises(UserError, match=r"mesh\.slices=1: .* in 2 node.*Set mesh\.slices=2"):
         sharding.make_mesh({"data": 8}, devices)
     assert sharding.make_mesh({"slices": 2, "data": -1}, devices).shape["data"] == 4
+
+
+def test_described_gpus_are_in_the_node_of_their_process(monkeypatch):
+    """Check GPUs that do not exist: JAX gives all of them the slice 0."""
+    monkeypatch.setattr(Chip, "platform", "gpu")
+    monkeypatch.setattr(Chip, "client", types.SimpleNamespace(runtime_type="compile_only_runtime"))
+    devices = [Chip(n, slices=1) for n in range(8)]
+    for number, device in enumerate(devices):
+        device.process_index = number // 4
+    assert sharding.slice_indices(devices) == [0] * 4 + [1] * 4
+    mesh = sharding.make_mesh({"slices": 2, "data": -1}, devices)
+    assert [device.id for device in mesh.devices[1].flat] == [4, 5, 6, 7]
 
 
 def test_a_size_that_does_not_divide_is_refused_by_name():
