@@ -93,7 +93,15 @@ def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, req
 
 def test_every_transformer_configuration_has_a_golden_file():
     files = {path.stem for path in pathlib.Path(codec.__file__).parent.glob("*.py")}
-    of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e", "emoji_styles"}
+    of_the_same_models = {
+        "model_sizes",
+        "gpu",
+        "tpu",
+        "tpu_v5e",
+        "tpu_v5p",
+        "tpu_v6e",
+        "emoji_styles",
+    }
     others = {"__init__", "common", "codec", "compare"} | of_the_same_models
     assert files - others <= set(CONFIGS)
     assert {path.stem for path in GOLDEN.iterdir()} == set(CONFIGS)
