@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from equinox import _errors as equinox_errors
 
 from oneflow_jax import generate
 from oneflow_jax.build import sampling as sampling_lib
@@ -88,7 +89,10 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
     params, canvas = system.abstract_state.ema, abstract_canvas(system, rows, where)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
     seed = jax.ShapeDtypeStruct((), jnp.int32)
-    with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
+    with (
+        _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES),
+        _no_error_callbacks(system.mesh),
+    ):
         traced = generate.sample_batch.trace(
             params,
             canvas,
@@ -138,6 +142,21 @@ def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> It
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
         yield
+
+
+@contextlib.contextmanager
+def _no_error_callbacks(mesh: jax.sharding.Mesh) -> Iterator[None]:
+    """Trace diffrax's runtime checks for GPUs without their callbacks to Python.
+
+    JAX cannot lower a callback for GPUs that do not exist. Without the callback, a failed check
+    gives NaN. equinox reads its variable EQX_ON_ERROR only when it is imported.
+    """
+    before = equinox_errors.EQX_ON_ERROR
+    equinox_errors.EQX_ON_ERROR = "nan" if mesh.devices.flat[0].platform == "gpu" else before
+    try:
+        yield
+    finally:
+        equinox_errors.EQX_ON_ERROR = before
 
 
 def _compile(
