@@ -144,9 +144,17 @@ def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
         if iota[4]:
             ids = ids.transpose([int(n) for n in iota[4].split(",")])
         return ids.reshape(int(iota[1]), int(iota[2]))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.attributes)
+    named = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{([^}]*)\}",
+        instruction.attributes,
+    )
     if named:
-        return _groups_from_mesh(named[1], named[2])
+        groups = _groups_from_mesh(named[1], named[4])
+        if named[2]:  # The mesh lists the devices in another order.
+            sizes, order = ([int(n) for n in named[k].split(",")] for k in (2, 3))
+            ids = np.arange(math.prod(sizes)).reshape(sizes).transpose(order).reshape(-1)
+            groups = ids[groups]
+        return groups
     return np.arange(num_devices)[None]
 
 

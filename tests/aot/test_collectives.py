@@ -79,6 +79,8 @@ GROUP_FORMATS = {
     "replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}, x": [[0, 2], [1, 3]],
     "replica_groups=mesh['axis_0'=4] {'axis_0':(1)2}, x": [[0, 2], [1, 3]],
     "replica_groups=mesh['axis_0'=4] {'axis_0':(2)2}, x": [[0, 1], [2, 3]],
+    "replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'b'}, x": [[0, 1], [2, 3]],
+    "replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'c'}, x": [[0, 2], [1, 3]],
     "replica_groups={}, x": [[0, 1, 2, 3]],
 }
 
