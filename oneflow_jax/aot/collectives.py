@@ -145,7 +145,8 @@ def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
             ids = ids.transpose([int(n) for n in iota[4].split(",")])
         return ids.reshape(int(iota[1]), int(iota[2]))
     named = re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{([^}]*)\}",
+        r"replica_groups=mesh\[([^\]]*)\]"
+        r"(?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{([^}]*)\}",
         instruction.attributes,
     )
     if named:
