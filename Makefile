@@ -80,11 +80,11 @@ $(PARITY)/ready: $(TESTS_NEED) requirements-parity.txt
 	$(PARITY)/bin/pip install --quiet --no-deps pytorch-fid==0.3.0
 	touch $@
 
-$(AOT)/ready: $(TESTS_NEED) requirements-aot.txt
+$(AOT)/ready: $(TESTS_NEED) requirements-aot.txt requirements-aot-gpu.txt
 	$(PYTHON) -m venv $(AOT)
 	$(AOT)/bin/pip install --quiet --upgrade pip
 	$(AOT)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
-		-r requirements-aot.txt
+		-r requirements-aot.txt -r requirements-aot-gpu.txt
 	touch $@
 
 clean:

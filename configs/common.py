@@ -13,10 +13,10 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.steps = 1_000  # number of training steps, each of which updates the parameters once
     config.batch_size = 64  # global batch: rows of a document model, or images of a codec
     config.grad_accum_steps = 1  # microbatches that a batch is split into
-    # Required platform: "any", or "tpu" to refuse to start on anything else.
+    # Required platform: "any", or "tpu" or "gpu" to refuse to start on anything else.
     config.platform = "any"
     config.platform_help = ""  # sentence added to the error about a wrong platform
-    # TPU slices that --mode=aot compiles for by default, e.g. ("v4-64",).
+    # TPU slices or GPU nodes that --mode=aot compiles for by default, e.g. ("v4-64",).
     config.aot_topologies = ()
 
     config.profile_steps = ()  # first and last step to profile, e.g. (100, 105)
@@ -50,7 +50,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
 
     # Sizes of the mesh axes. The product of all sizes is the number of devices.
     config.mesh = ml_collections.ConfigDict()
-    config.mesh.slices = 1  # data parallelism across TPU slices
+    config.mesh.slices = 1  # data parallelism across TPU slices or GPU nodes
     config.mesh.data = -1  # data parallelism within a slice; -1: all remaining devices
     config.mesh.fsdp = 1  # shards the batch and the parameters
     config.mesh.context = 1  # shards the slots of each row, for long rows

@@ -1,30 +1,13 @@
-"""Shared parts of the configurations for Cloud TPUs: model sizes, data, optimizer.
+"""Shared parts of the configurations for Cloud TPUs.
 
-Each TPU generation has a file with its own settings, for example `configs/tpu_v4.py:8B`.
+Each TPU generation has a file with its own settings, for example `configs/tpu_v4.py:8B`. The models
+and their data are those of configs/model_sizes.py.
 """
 
 import ml_collections
 
-from oneflow_jax.configs import common
-from oneflow_jax.data import emoji_concepts
+from oneflow_jax.configs import model_sizes
 from oneflow_jax.errors import UserError
-
-# Columns: layers, width, heads, KV heads, hidden, vocabulary, embedding width, learning rate.
-SIZES = {
-    "150M": (12, 1_024, 8, 8, 2_304, 8_192, 512, 6e-4),
-    "1B": (24, 2_048, 16, 16, 5_632, 8_192, 512, 3e-4),
-    "3B": (28, 3_072, 24, 8, 8_192, 32_768, 1_024, 2e-4),
-    "8B": (32, 4_096, 32, 8, 14_336, 128_256, 1_024, 1.5e-4),
-}
-"""Backbones. 1B is wide for its depth, which suits TPUs. 3B and 8B have the shapes of Llama 3."""
-
-PARAMETERS = {
-    "150M": "150 million",
-    "1B": "1.26 billion",
-    "3B": "2.97 billion",
-    "8B": "7.66 billion",
-}
-"""Number of trained parameters of each size, for the error about a wrong platform."""
 
 
 def make_config(
@@ -34,7 +17,7 @@ def make_config(
 
     Args:
         generation: TPU generation, e.g. "v4".
-        size: one of `SIZES`.
+        size: one of `model_sizes.SIZES`.
         overrides_by_size: for each size, the values that this generation changes, by full key.
 
     Raises:
@@ -45,72 +28,13 @@ def make_config(
             f"--config=configs/tpu_{generation}.py:{size}: unknown size. Give one of "
             f"{', '.join(overrides_by_size)}."
         )
-    config = common.document_model_config(f"tpu_{generation}-{size}")
+    config = model_sizes.make_config(f"tpu_{generation}-{size}", size)
     config.platform = "tpu"
-    config.steps = 100_000
-    _set_size(config, *SIZES[size])
-    _set_data(config)
-    config.paradigm.min_one_minus_t = 0.1
-    config.paradigm.time_sampler = ("logit_normal", -0.5, 1.0)
-    config.optimizer.warmup_steps = 2_000
-    config.optimizer.weight_decay = 0.1
-    config.optimizer.b2 = 0.95
-    config.optimizer.ema_decay = 0.9999
-    config.logging.every = 100
-    config.checkpoint.every = 2_000
-    config.checkpoint.max_to_keep = 3
-    config.evaluation.every = 2_000
-    config.evaluation.suite = "emoji"
-    config.evaluation.num_samples = 512
-    config.evaluation.batch_size = 128
-    config.sampling.prompts = ("<text> <image>", "a picture of a tiger: <image>")
     config.update_from_flattened_dict(overrides_by_size[size])
     config.data.num_streams = min(128, config.batch_size)
     slices = " to ".join((config.aot_topologies[0], config.aot_topologies[-1]))
     config.platform_help = (
-        f"This configuration trains {PARAMETERS[size]} parameters on TPU {generation}, on slices "
-        f"from {slices}: see launch/README.md, and docs/tpu.md for memory and time."
+        f"This configuration trains {model_sizes.PARAMETERS[size]} parameters on TPU {generation}, "
+        f"on slices from {slices}: see launch/README.md, and docs/tpu.md for memory and time."
     )
     return config
-
-
-def _set_size(
-    config: ml_collections.ConfigDict,
-    layers: int,
-    width: int,
-    heads: int,
-    kv_heads: int,
-    hidden: int,
-    vocab: int,
-    embed_width: int,
-    learning_rate: float,
-) -> None:
-    config.model.update(common.transformer_config(layers, width, heads, kv_heads, hidden))
-    config.model.embed_width = embed_width
-    config.model.scan_unroll = 1
-    config.model.dtype = "bfloat16"
-    config.data.vocab_size = vocab
-    config.optimizer.learning_rate = learning_rate
-
-
-def _set_data(config: ml_collections.ConfigDict) -> None:
-    """Set the data: all of OpenMoji at 64 x 64 pixels.
-
-    A document of one image and its name takes 273 slots, so 7 of them fit in a row.
-    """
-    config.codec.pixels = 64
-    config.codec.patch_size = 4
-    config.codec.mean = 0.6
-    config.codec.std = 0.6
-    config.source = ml_collections.ConfigDict()
-    config.source.name = "emoji"
-    config.source.concepts = None
-    config.source.categories = emoji_concepts.CATEGORIES
-    config.source.pixels = config.codec.get_ref("pixels")
-    config.source.documents = 200_000
-    config.source.held_out_documents = 5_000
-    config.source.interleaved = 0.5
-    config.data.sequence_length = 2_048
-    config.data.text_slot_multiple = 16
-    config.data.num_workers = 16
-    config.data.cache_size = 0

@@ -287,7 +287,7 @@ def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> No
     if distributed.is_multi_process():
         raise UserError(
             f"This configuration compares paradigms in one process, not in {jax.process_count()}. "
-            f"Unset {', '.join(distributed.ENV_VARS)}, and run it on one host."
+            f"Unset {', '.join(distributed.ENV_VARS)}, or run it with srun --ntasks=1, on one host."
         )
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     # The comparison page shows `config.command`. It is saved with the configuration, so the page of
@@ -370,7 +370,7 @@ def main(argv: list[str] | None = None, required_key: str = "") -> None:
         return
     metric_writer.setup_logging()
     try:
-        host.configure_malloc()
+        host.configure()
         config = parse_config(argv)
         if required_key and not config.get(required_key):
             raise UserError(

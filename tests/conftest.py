@@ -41,6 +41,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # This import does not initialize JAX's devices, so the settings above still apply.
 from oneflow_jax import main  # noqa: E402
+from oneflow_jax.runtime import gpu  # noqa: E402
+
+# If JAX's CUDA plugin is installed without a GPU, select the CPU; JAX would print an error.
+gpu.configure()
 
 # Tracing makes many long-lived objects. Let the garbage collector scan them less often: by default,
 # it takes 5 % of the time.

@@ -18,6 +18,7 @@ from configs import (
     digits,
     documents,
     emoji_styles,
+    gpu,
     own,
     quickstart,
     shipped,
@@ -32,6 +33,7 @@ from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec
 from oneflow_jax.codecs.autoencoder.config import Architecture
 from oneflow_jax.data import latents
+from oneflow_jax.errors import UserError
 from oneflow_jax.flows import tasks, time_couplings
 from oneflow_jax.paradigms import chameleon, edit_flow
 from oneflow_jax.runtime import metric_writer, workdir
@@ -53,6 +55,7 @@ END_TO_END = {
 TWO_STEPS = {
     "quickstart": quickstart.get_config,
     "tpu_v4": tpu_v4.get_config,
+    "gpu": lambda: gpu.get_config("150M-8"),
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "shipped": shipped.get_config,
 }
@@ -72,7 +75,7 @@ def test_every_configuration_file_is_tested():
     """Check that each file is tested here, in tests/compare, or has the models of tpu_v4.py."""
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
-    of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
+    of_the_same_models = {"model_sizes", "tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
     assert files - {"__init__", "common"} == named | {"compare"} | of_the_same_models
 
 
@@ -319,3 +322,23 @@ def test_debug_shrinks_any_configuration():
     config = common.shrink_for_debugging(tpu_v4.get_config())
     assert (config.steps, config.batch_size, config.model.layers) == (2, 8, 2)
     assert config.platform == "any"
+
+
+@pytest.mark.parametrize("size", gpu.PLANS)
+@pytest.mark.parametrize("num_gpus", [4, 8, 32])
+def test_the_batch_does_not_depend_on_the_number_of_gpus(size, num_gpus):
+    config = gpu.get_config(f"{size}-{num_gpus}")
+    batch_size, max_rows, *_ = gpu.PLANS[size]
+    rows = config.batch_size / num_gpus / config.grad_accum_steps
+    assert config.batch_size == batch_size
+    assert rows == min(max_rows, batch_size / num_gpus)
+    assert config.batch_size % config.data.num_streams == config.data.num_streams % num_gpus == 0
+    assert num_gpus % config.mesh.fsdp == 0
+    assert config.platform == "gpu"
+    assert config.platform_help.endswith("run pip install -r requirements-gpu.txt.")
+
+
+@pytest.mark.parametrize("argument", ["2B-1", "1B-3", "1B-0", "1B-x", "1B", "3B-1"])
+def test_unknown_sizes_and_numbers_of_gpus_are_refused(argument):
+    with pytest.raises(UserError, match=f"configs/gpu.py:{argument}: "):
+        gpu.get_config(argument)

@@ -1,4 +1,7 @@
-"""Ahead-of-time compilation for TPUs (`--mode=aot`): memory, FLOPs and step time, without a TPU."""
+"""Ahead-of-time compilation (`--mode=aot`) for TPUs and GPUs that this machine does not have.
+
+The report has memory, FLOPs, traffic and estimates of the step time.
+"""
 
 PROGRAMS = ("train", "sample")
 """Names of the programs that `--mode=aot` compiles: the training step and the sampler."""

@@ -4,7 +4,8 @@ With parameters sharded over the mesh axis fsdp, two kinds of collectives are ex
 all-gather collects the parameters of each layer before the layer runs, forward and backward, and a
 reduce-scatter sums their gradients over all rows. Any other all-gather is unintended. The
 classification uses sizes: an all-gather moves parameters if its result has the size of a parameter,
-of one layer of stacked parameters, or of a shard of one of these along the tensor axis.
+of one layer of stacked parameters, or of a shard of one of these along the tensor axis. XLA's GPU
+compiler combines several all-gathers into one; all its results must have such a size.
 """
 
 import dataclasses
@@ -64,10 +65,11 @@ def classify(collective: Collective, parameter_sizes: set[int]) -> str:
     if collective.bytes / collective.count < SMALL_BYTES:
         return SMALL
     if collective.kind == "all-gather":
-        dims = re.search(r"\[([\d,]*)\]", collective.shape)[1]
-        return (
-            PARAMETERS if math.prod(map(int, dims.split(","))) in parameter_sizes else ACTIVATIONS
-        )
+        sizes = {
+            math.prod(int(n) for n in dims.split(",") if n)
+            for dims in re.findall(r"\[([\d,]*)\]", collective.shape)
+        }
+        return PARAMETERS if sizes <= parameter_sizes else ACTIVATIONS
     if collective.kind in ("reduce-scatter", "all-reduce", "collective-permute"):
         return GRADIENTS
     return ACTIVATIONS

@@ -34,7 +34,8 @@ class Collective:
         bytes: bytes that each chip sends, summed over all runs.
         group_size: number of chips in a group.
         num_slices: number of TPU slices that a group spans.
-        shape: shape of the result, for example "bf16[16,128,2048]".
+        shape: shape of the result, for example "bf16[16,128,2048]"; several shapes, separated by
+            spaces, if the compiler has combined several collectives into one.
         path: JAX op path, which names the module that the instruction comes from.
     """
 
@@ -110,18 +111,17 @@ def _to_collective(
         "all-to-all": (n - 1) / n,
         "collective-permute": 1,
     }[kind]
-    result = (
-        instruction.shapes[min(1, len(instruction.shapes) - 1)]
-        if "-start" in instruction.opcode
-        else instruction.shapes[0]
-    )
+    results = instruction.shapes[: len(instruction.operands)]
+    if "-start" in instruction.opcode and len(instruction.shapes) > len(results):
+        # The shapes are those of the operands, those of the results, and of further values.
+        results = instruction.shapes[len(results) : 2 * len(results)]
     return Collective(
         kind=kind,
         count=count,
         bytes=count * share * operand,
         group_size=n,
         num_slices=len({slice_of[device] for device in groups[0]}),
-        shape=f"{result.dtype}[{','.join(map(str, result.dims))}]",
+        shape=" ".join(f"{one.dtype}[{','.join(map(str, one.dims))}]" for one in results),
         path=instruction.path,
     )
 
@@ -144,9 +144,18 @@ def _device_groups(instruction: Instruction, num_devices: int) -> np.ndarray:
         if iota[4]:
             ids = ids.transpose([int(n) for n in iota[4].split(",")])
         return ids.reshape(int(iota[1]), int(iota[2]))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.attributes)
+    named = re.search(
+        r"replica_groups=mesh\[([^\]]*)\]"
+        r"(?:, device_ids=\(\[([\d,]+)\]T\(([\d,]+)\)\))? \{([^}]*)\}",
+        instruction.attributes,
+    )
     if named:
-        return _groups_from_mesh(named[1], named[2])
+        groups = _groups_from_mesh(named[1], named[4])
+        if named[2]:  # The mesh lists the devices in another order.
+            sizes, order = ([int(n) for n in named[k].split(",")] for k in (2, 3))
+            ids = np.arange(math.prod(sizes)).reshape(sizes).transpose(order).reshape(-1)
+            groups = ids[groups]
+        return groups
     return np.arange(num_devices)[None]
 
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from equinox import _errors as equinox_errors
 
 from oneflow_jax import generate
 from oneflow_jax.build import sampling as sampling_lib
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import sharding
+from oneflow_jax.runtime import gpu, sharding
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import loop
 
@@ -88,7 +89,10 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
     params, canvas = system.abstract_state.ema, abstract_canvas(system, rows, where)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
     seed = jax.ShapeDtypeStruct((), jnp.int32)
-    with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
+    with (
+        _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES),
+        _no_error_callbacks(system.mesh),
+    ):
         traced = generate.sample_batch.trace(
             params,
             canvas,
@@ -140,16 +144,31 @@ def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> It
         yield
 
 
+@contextlib.contextmanager
+def _no_error_callbacks(mesh: jax.sharding.Mesh) -> Iterator[None]:
+    """Trace diffrax's runtime checks for GPUs without their callbacks to Python.
+
+    JAX cannot lower a callback for GPUs that do not exist. Without the callback, a failed check
+    gives NaN. equinox reads its variable EQX_ON_ERROR only when it is imported.
+    """
+    before = equinox_errors.EQX_ON_ERROR
+    equinox_errors.EQX_ON_ERROR = "nan" if mesh.devices.flat[0].platform == "gpu" else before
+    try:
+        yield
+    finally:
+        equinox_errors.EQX_ON_ERROR = before
+
+
 def _compile(
     traced: jax.stages.Traced, mesh: jax.sharding.Mesh, arguments: dict[str, PyTree]
 ) -> CompiledProgram:
     categories = {name: bytes_per_device(tree) for name, tree in arguments.items()}
-    platform = mesh.devices.flat[0].platform
+    device = mesh.devices.flat[0]
+    platform = "cuda" if device.platform == "gpu" else device.platform
     lowered = traced.lower(lowering_platforms=(platform,))
     with tempfile.TemporaryDirectory() as folder:
-        dumped = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         try:
-            compiled = lowered.compile(dumped if platform == "tpu" else None)
+            compiled = lowered.compile(_compiler_options(platform, folder))
         except jax.errors.JaxRuntimeError as error:
             temporaries = parse_oom_temporaries(str(error), sum(categories.values()))
             return CompiledProgram(
@@ -167,6 +186,16 @@ def _compile(
         "code": float(analysis.generated_code_size_in_bytes),
     }
     return CompiledProgram(Memory(categories), text)
+
+
+def _compiler_options(platform: str, folder: str) -> dict[str, bool | int | str] | None:
+    """Return XLA's options: a dump to `folder` for TPUs, and the options of a run for GPUs."""
+    if platform == "tpu":
+        return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+    if platform == "cuda":
+        # On a GPU, the compiler measures several kernels for each product and takes the fastest.
+        return gpu.XLA_OPTIONS | {"xla_gpu_autotune_level": 0}
+    return None
 
 
 def parse_oom_temporaries(message: str, argument_bytes: float) -> float:

@@ -5,9 +5,9 @@ writes all matrix products as convolutions, and batch dimensions as dimensions o
 window. Most positions of such a window fall on padding or between dilated rows; these positions are
 not counted.
 
-The HLO text of a kernel contains only the kernel's operands, results and name. Splash attention
-kernels are counted as if nothing were masked, which is twice the FLOPs of causal attention. All
-kernels are assumed to reach half of the chip's peak.
+The HLO text of a kernel contains only the kernel's operands, results and name. Attention kernels
+are counted as if nothing were masked, which is twice the FLOPs of causal attention. All kernels are
+assumed to reach half of the chip's peak.
 
 Bytes are those that an instruction reads from and writes to HBM: its whole operands and results.
 There are two exceptions: a slice reads only the slice, and an in-place update writes only the
@@ -23,7 +23,7 @@ import numpy as np
 
 from oneflow_jax.aot import hlo
 from oneflow_jax.aot.hlo import Computation, Instruction, Program, Shape
-from oneflow_jax.costs.chips import Chip
+from oneflow_jax.costs.chips import Chip, Tpu
 
 ZERO_COST_OPCODES = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
@@ -36,7 +36,14 @@ SLICE_OPCODES = ("dynamic-slice", "slice", "gather")
 WINDOW_STRIDE_KEYS = ("stride", "lhs_dilate", "rhs_dilate")
 
 KERNEL_MATMULS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Number of matrix products (queries x keys x width) of a kernel, by a part of its name."""
+"""Number of matrix products (queries x keys x width) of a TPU kernel, by a part of its name."""
+
+GPU_KERNEL_MATMULS = {"mha_forward": 2, "mha_backward": 7}
+"""Number of matrix products of kernels of `jax.experimental.pallas.ops.gpu.attention`, by a part of
+the JAX op path. The backward kernel computes scores twice: for keys and values, and for queries."""
+
+KERNEL_TARGETS = {"tpu_custom_call": "tpu", "__gpu$xla.gpu.triton": "gpu"}
+"""Platform of a kernel by the target of its custom call."""
 
 KERNEL_PEAK_FRACTION = 0.5
 """Fraction of the chip's peak that a kernel is assumed to reach."""
@@ -53,8 +60,8 @@ class OpCosts:
         bytes: bytes read from and written to HBM.
         roofline_s: roofline estimate in seconds, the sum over instructions of the larger of compute
             time and memory time; None without a chip.
-        compiler_s: sum of the compiler's own cycle estimates, in seconds. These estimates also
-            account for vector units and tiles. None without a chip.
+        compiler_s: sum of the TPU compiler's own cycle estimates, in seconds. These estimates also
+            account for vector units and tiles. None for GPUs, and without a chip.
     """
 
     flops: float
@@ -78,12 +85,15 @@ def sum_op_costs(program: Program, chip: Chip | None) -> OpCosts:
             peak = chip.peak_flops * (KERNEL_PEAK_FRACTION if kernel else 1.0)
             least = max(own / peak, read / chip.hbm_bandwidth)
             seconds += times * least
-            cycles = _CYCLES.search(line.attributes)
-            # Kernels have no estimate by the compiler, so use the roofline.
-            scheduled += times * (
-                least if kernel else int(cycles[1]) / chip.clock_hz if cycles else 0.0
-            )
-    return OpCosts(flops, moved, seconds, scheduled) if chip else OpCosts(flops, moved, None, None)
+            if isinstance(chip, Tpu):
+                # Kernels have no estimate by the compiler, so use the roofline.
+                cycles = _CYCLES.search(line.attributes)
+                scheduled += times * (
+                    least if kernel else int(cycles[1]) / chip.clock_hz if cycles else 0.0
+                )
+    return OpCosts(
+        flops, moved, seconds if chip else None, scheduled if isinstance(chip, Tpu) else None
+    )
 
 
 def instruction_flops(
@@ -102,10 +112,7 @@ def instruction_flops(
         return 2.0 * math.prod(instruction.shapes[0].dims) * math.prod(left.dims[n] for n in summed)
     if instruction.opcode == "convolution":
         return _convolution_flops(computation, instruction)
-    if (
-        instruction.opcode == "custom-call"
-        and 'custom_call_target="tpu_custom_call"' in instruction.attributes
-    ):
+    if instruction.opcode == "custom-call":
         return _kernel_flops(computation, instruction)
     return 0.0
 
@@ -125,17 +132,28 @@ def instruction_bytes(
         return 2 * sum(map(_hbm_bytes, operands[1]))
     if instruction.opcode == "slice-start":  # (operand, slice, ...)
         return 2 * instruction.shapes[1].bytes
-    if instruction.opcode.endswith("-start"):  # A copy or a collective: (operand, result, ...).
-        return sum(map(_hbm_bytes, instruction.shapes[:2]))
+    if instruction.opcode.endswith("-start"):
+        # A copy or a collective: (operand, result, ...). A combined collective has several of each.
+        return sum(map(_hbm_bytes, instruction.shapes[: 2 * max(1, len(operands))]))
     return sum(_hbm_bytes(shape) for shapes in (*operands, instruction.shapes) for shape in shapes)
 
 
 def _kernel_flops(computation: Computation, instruction: Instruction) -> float:
     """Return the FLOPs of a kernel: 2 x rows x heads x queries x keys x width per product."""
-    products = next((n for name, n in KERNEL_MATMULS.items() if name in instruction.name), 0)
+    target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+    platform = KERNEL_TARGETS.get(target[1] if target else "")
+    if platform == "tpu":
+        table, label, length_axis = KERNEL_MATMULS, instruction.name, 2
+    elif platform == "gpu":
+        table, label, length_axis = GPU_KERNEL_MATMULS, instruction.path, 1
+    else:
+        return 0.0
+    products = next((n for name, n in table.items() if name in label), 0)
+    if not products:
+        return 0.0
     arrays = [computation[name].shapes[0] for name in instruction.operands]
     query, key, *_ = (shape.dims for shape in arrays if len(shape.dims) == 4)
-    return products * 2.0 * math.prod(query) * key[2]
+    return products * 2.0 * math.prod(query) * key[length_axis]
 
 
 def _fusion_bytes(program: Program, fusion: Instruction) -> float:

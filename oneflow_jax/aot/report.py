@@ -16,9 +16,9 @@ COLUMNS = (
 LEGEND = (
     "Per chip, in GiB: state (parameters, Adam moments, EMA), temporaries, HBM that training\n"
     "needs, HBM that a program may use (of), and HBM that sampling needs. Per step: TFLOP of\n"
-    "each chip, GB that it sends, seconds and MFU by roofline and by the compiler's cycle\n"
-    "estimates (scheduled). Hours are for all steps, by cycle estimates. Details: docs/tpu.md.\n"
-    "Ignore libtpu's message about host bounds."
+    "each chip, GB that it sends, seconds and MFU by roofline and by the TPU compiler's cycle\n"
+    "estimates (scheduled). Hours are for all steps, by cycle estimates. Details: docs/tpu.md and\n"
+    "docs/gpu.md. Ignore libtpu's message about host bounds."
 )
 
 MAX_TRAFFIC_ROWS = 12

@@ -4,12 +4,12 @@ The roofline estimate assumes that nothing overlaps. Each instruction takes the 
 its matrix products at the chip's peak, and its bytes at HBM bandwidth. Then all collectives run,
 none of them hidden behind compute. The estimate is pessimistic about overlap, since XLA runs many
 collectives concurrently, and optimistic about the instructions. A second estimate takes the time of
-the instructions from the compiler's cycle counts, which account for vector units and tiles. The
+the instructions from the TPU compiler's cycle counts, which account for vector units and tiles. The
 second estimate is usually the slower one.
 
-A chip can send along one ring in each torus dimension that a group of chips spans. The estimates
-assume a single ring: a chip sends `ici_bandwidth / torus_dims / 2` bytes/s. Between slices, a chip
-sends `DCN_BYTES_PER_S` bytes/s.
+A TPU chip can send along one ring in each torus dimension that a group of chips spans. The
+estimates assume a single ring: a chip sends `Chip.ring_bandwidth` bytes/s. Between slices of TPUs,
+or between nodes of GPUs, a chip sends `Chip.dcn_bandwidth` bytes/s.
 """
 
 import dataclasses
@@ -19,12 +19,6 @@ from oneflow_jax.aot.collectives import Collective
 from oneflow_jax.aot.op_costs import OpCosts
 from oneflow_jax.costs.chips import Chip
 
-DCN_BYTES_PER_S = 6.25e9
-"""Bandwidth of a chip to other slices, in bytes/s: 25 GB/s per v4 host, shared by its 4 chips.
-
-Source: "How to Scale Your Model", jax-ml.github.io/scaling-book/tpus.
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class StepEstimate:
@@ -32,17 +26,18 @@ class StepEstimate:
 
     Attributes:
         compute_s, comm_s: roofline seconds of compute and of communication.
-        compiler_s: seconds of compute by the compiler's cycle estimates.
+        compiler_s: seconds of compute by the compiler's cycle estimates; None for GPUs, whose
+            compiler gives none.
         mfu: model FLOPs utilization by roofline: FLOPs of a step, without recomputation, divided by
             the FLOPs that all chips could do at their peak in the time of a step.
-        compiler_mfu: MFU with `compiler_s` instead of `compute_s`.
+        compiler_mfu: MFU with `compiler_s` instead of `compute_s`; None for GPUs.
     """
 
     compute_s: float
     comm_s: float
-    compiler_s: float
+    compiler_s: float | None
     mfu: float
-    compiler_mfu: float
+    compiler_mfu: float | None
 
     @property
     def step_s(self) -> float:
@@ -63,22 +58,21 @@ def estimate(
         op_costs: work of one chip.
         collectives: collectives of the program.
         chip: type of the chips.
-        num_chips: number of chips in all slices.
+        num_chips: number of chips in all slices or nodes.
         model_flops: FLOPs of a step on the whole batch, as in `costs.flops.train`.
     """
     sending = sum(one.bytes / link_bandwidth(one, chip) for one in collectives)
     ideal = model_flops / num_chips / chip.peak_flops
+    scheduled = op_costs.compiler_s
     return StepEstimate(
         compute_s=op_costs.roofline_s,
         comm_s=sending,
-        compiler_s=op_costs.compiler_s,
+        compiler_s=scheduled,
         mfu=ideal / (op_costs.roofline_s + sending),
-        compiler_mfu=ideal / (op_costs.compiler_s + sending),
+        compiler_mfu=None if scheduled is None else ideal / (scheduled + sending),
     )
 
 
 def link_bandwidth(collective: Collective, chip: Chip) -> float:
     """Return the bytes/s at which a chip sends its part of a collective."""
-    return (
-        DCN_BYTES_PER_S if collective.num_slices > 1 else chip.ici_bandwidth / chip.torus_dims / 2
-    )
+    return chip.dcn_bandwidth if collective.num_slices > 1 else chip.ring_bandwidth

@@ -1,4 +1,4 @@
-"""`--mode=aot`: compile the programs of a run for TPU topologies; report memory and costs."""
+"""`--mode=aot`: compile a run's programs for TPU slices or GPU nodes; report memory and costs."""
 
 import dataclasses
 import json
@@ -51,8 +51,8 @@ def run(
     chosen = [topologies.parse_topology(name) for name in topology_names or config.aot_topologies]
     if not chosen:
         raise UserError(
-            "--topology is missing, and config.aot_topologies is empty. Give a TPU slice, e.g. "
-            "--topology=v4-64."
+            "--topology is missing, and config.aot_topologies is empty. Give a TPU slice or a GPU "
+            "node, e.g. --topology=v4-64 or --topology=h100-8."
         )
     figures = {}
     for topology in chosen:
@@ -91,7 +91,7 @@ def topology_report(
         "mesh": dict(system.mesh.shape),
         "batch": config.batch_size,
         "grad_accum_steps": config.grad_accum_steps,
-        "hbm_limit_bytes": topology.chip.hbm_bytes if topology.chip else None,
+        "hbm_limit_bytes": topology.memory_limit,
     }
     if "train" in program_names:
         metrics |= _train_report(system, topology)
@@ -117,7 +117,7 @@ def _train_report(system: system_lib.System, topology: Topology) -> dict[str, An
             "of %.3g FLOPs were found. FLOPs, bytes, traffic and seconds are underestimates.",
             *(len(program.dynamic_loops), done.flops, metrics["model_flops_per_chip"]),
         )
-    slices = [getattr(device, "slice_index", 0) or 0 for device in system.mesh.devices.flat]
+    slices = sharding.slice_indices([*system.mesh.devices.flat]) or [0] * system.mesh.size
     program_collectives = collectives.find_collectives(program, slices)
     traffic = collective_roles.aggregate(program_collectives, system)
     metrics |= {
@@ -139,12 +139,14 @@ def _train_report(system: system_lib.System, topology: Topology) -> dict[str, An
             "roofline_mfu": step_estimate.mfu,
             "computing_seconds": step_estimate.compute_s,
             "sending_seconds": step_estimate.comm_s,
-            "scheduled_seconds": step_estimate.compiler_s + step_estimate.comm_s,
-            "scheduled_hours": config.steps
-            * (step_estimate.compiler_s + step_estimate.comm_s)
-            / 3600,
-            "scheduled_mfu": step_estimate.compiler_mfu,
         }
+        if step_estimate.compiler_s is not None:
+            seconds = step_estimate.compiler_s + step_estimate.comm_s
+            metrics |= {
+                "scheduled_seconds": seconds,
+                "scheduled_hours": config.steps * seconds / 3600,
+                "scheduled_mfu": step_estimate.compiler_mfu,
+            }
     return metrics
 
 

@@ -1,8 +1,10 @@
-"""TPU topologies to compile for, with the names that slices have in Google Cloud.
+"""TPU slices and GPU nodes to compile for. Slices have the names that they have in Google Cloud.
 
     v4-64      32 chips: for v4 and v5p the number counts TensorCores, two per chip
     v5e-64     64 chips: for v5e and v6e the number counts chips
     2xv4-128   two slices of 64 chips each, connected by the data center network
+    h100-8     one node of 8 GPUs, connected by NVLink
+    2xh100-8   two such nodes, connected by the data center network
     host       the devices of this machine; the report then has no roofline
 
 The shapes of slices are those in Google Cloud's documentation (docs.cloud.google.com/tpu/docs/v4
@@ -19,8 +21,10 @@ import re
 import jax
 from jax.experimental import topologies
 
+from oneflow_jax.aot import gpu_targets
 from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import gpu
 
 HOST = "host"
 
@@ -41,9 +45,10 @@ class Topology:
 
     Attributes:
         name: name as given by the user.
-        generation: generation of the chips, as in `costs.chips`; "" for the host's devices.
-        shape: chips of one slice along each dimension; () for the host's devices.
-        num_slices: number of slices.
+        generation: kind of the chips, as in `costs.chips`; "" for the host's devices.
+        shape: chips of one slice along each dimension, or (number of GPUs of one node,); () for the
+            host's devices.
+        num_slices: number of slices, or of nodes.
     """
 
     name: str
@@ -56,14 +61,26 @@ class Topology:
         """Type of the chips; None for the host's devices."""
         return chips.CHIPS.get(self.generation)
 
+    @property
+    def memory_limit(self) -> float | None:
+        """Bytes of each chip that a program may use; None for the host's devices."""
+        if isinstance(self.chip, chips.Gpu):
+            return gpu.MEMORY_FRACTION * self.chip.hbm_bytes
+        return self.chip.hbm_bytes if self.chip else None
+
     def devices(self) -> list[jax.Device]:
-        """Return one device per chip; TPU devices are descriptions and need not exist.
+        """Return one device per chip; TPUs and GPUs are descriptions and need not exist.
 
         Raises:
-            UserError: the TPU compiler is not installed.
+            UserError: the compiler for these devices is not installed.
         """
         if not self.generation:
             return jax.devices()
+        if isinstance(self.chip, chips.Gpu):
+            return gpu_targets.make_devices(self.generation, *self.shape, self.num_slices)
+        return self._tpu_devices()
+
+    def _tpu_devices(self) -> list[jax.Device]:
         _configure_libtpu()
         # 3-D slices of 4 x 4 x 4 or more chips wrap around. 2-D slices wrap around only along sides
         # of 16 chips.
@@ -94,22 +111,25 @@ def _single_slice_topologies() -> dict[str, Topology]:
                 count *= side
             name = f"{generation}-{count}"
             known[name] = Topology(name, generation, sides)
+    for model in gpu_targets.TARGETS:
+        for count in gpu_targets.GPUS_PER_NODE:
+            known[f"{model}-{count}"] = Topology(f"{model}-{count}", model, (count,))
     return known
 
 
 TOPOLOGIES = _single_slice_topologies()
-"""All topologies of a single slice, by name."""
+"""All topologies of a single slice or node, by name."""
 
 
 def parse_topology(name: str) -> Topology:
-    """Return the topology with the given name, for example "v4-64", "2xv4-128" or "host".
+    """Return the topology with the given name, for example "v4-64", "2xh100-8" or "host".
 
     Raises:
         UserError: the name is unknown; the message lists the known names.
     """
     if name == HOST:
         return Topology(HOST)
-    match = re.fullmatch(r"(?:([1-9]\d*)x)?(v\d\w*-\d+)", name)
+    match = re.fullmatch(r"(?:([1-9]\d*)x)?([a-z].*)", name)
     if not match or match[2] not in TOPOLOGIES:
         listed = "; ".join(
             ", ".join(known for known in TOPOLOGIES if known.startswith(f"{generation}-"))
@@ -117,13 +137,22 @@ def parse_topology(name: str) -> Topology:
         )
         raise UserError(
             f"--topology={name!r}: unknown. Give one of {listed}; several slices, e.g. 2xv4-128; "
+            f"MODEL-N for a node of N={'|'.join(map(str, gpu_targets.GPUS_PER_NODE))} GPUs, e.g. "
+            f"h100-8 or, for two nodes, 2xh100-8, where MODEL is {', '.join(gpu_targets.TARGETS)}; "
             f"or {HOST!r} for the devices of this machine."
         )
-    return dataclasses.replace(TOPOLOGIES[match[2]], name=name, num_slices=int(match[1] or 1))
+    num_slices = int(match[1] or 1)
+    topology = dataclasses.replace(TOPOLOGIES[match[2]], name=name, num_slices=num_slices)
+    if num_slices > 1 and not topology.chip.dcn_bandwidth:
+        raise UserError(
+            f"--topology={name!r}: costs/chips.py has no network for this GPU. Give a single node: "
+            f"{match[2]}."
+        )
+    return topology
 
 
 def force_cpu_backend() -> None:
-    """Select JAX's CPU backend, so that no TPU is started; call this before JAX initializes."""
+    """Select JAX's CPU backend, so that no accelerator is used; call it before JAX initializes."""
     jax.config.update("jax_platforms", "cpu")
 
 

@@ -1,4 +1,4 @@
-"""Adaptation of a configuration to the TPU topology that its programs are compiled for."""
+"""Adaptation of a configuration to the topology that its programs are compiled for."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ def fit_config(
     Args:
         config: configuration of a run.
         num_chips: number of chips of the topology.
-        num_slices: number of TPU slices of the topology.
+        num_slices: number of TPU slices or GPU nodes of the topology.
         per_device_batch: rows per chip; None leaves batch_size unchanged.
 
     Raises:

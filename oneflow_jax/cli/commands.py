@@ -114,7 +114,7 @@ COMMANDS = {
         required_key="models",
     ),
     "aot": Command(
-        "Compile for TPUs that are not attached, and report memory, FLOPs and time.",
+        "Compile for TPUs or GPUs that are not attached, and report memory, FLOPs and time.",
         (CONFIG, KEYS, "workdir", "topology", "per_device_batch", "program"),
         ("--config=tpu_v4:1B --topology=v4-64",),
         mode="aot",

@@ -13,8 +13,8 @@ MODE = flags.DEFINE_enum(
     'the data and the tokenizer. "evaluate" only measures a trained run. "sample" only samples '
     'from a trained run. "clean" lists the prepared data in data.dir that is no longer used; it '
     'deletes this data only if --delete is given. "export" writes the files that sampling needs '
-    'to the folder --output. "aot" compiles the programs for TPUs that are not attached, and '
-    "reports their memory and time.",
+    'to the folder --output. "aot" compiles the programs for TPUs or GPUs that are not attached, '
+    "and reports their memory and time.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default: runs/<name of the config>."
@@ -47,8 +47,8 @@ ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
 TOPOLOGY = flags.DEFINE_list(
     "topology",
     [],
-    "TPU slices to compile for, e.g. v4-64,2xv4-128; or 'host', for this machine. Default: "
-    "aot_topologies of the configuration.",
+    "TPU slices or GPU nodes to compile for, e.g. v4-64,2xv4-128 or h100-8; or 'host', for this "
+    "machine. Default: aot_topologies of the configuration.",
 )
 PER_DEVICE_BATCH = flags.DEFINE_integer(
     "per_device_batch",

@@ -41,7 +41,7 @@ def run(folders: list[str], port: int) -> None:
         raise UserError(
             "The page needs Gradio. Run `make demo`, or pip install -r requirements-demo.txt."
         ) from error
-    host.configure_malloc()
+    host.configure()
     built = page.make_page(answers.ModelRegistry(folders), emoji_concepts.ATTRIBUTION)
     print(f"Open http://127.0.0.1:{port} (Ctrl-C stops the server).")
     try:

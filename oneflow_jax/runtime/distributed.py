@@ -1,8 +1,8 @@
 """Multi-process runs: start-up, barriers, gathers and orderly exits.
 
-A run has one process, or one process per host. All processes execute the same program and take
-every step together. Each process has its own devices. Process 0, the primary process, also writes
-the log and the run's files, which must be readable on all hosts.
+A run has one process, or one process per host, or under SLURM one process per GPU. All processes
+execute the same program and take every step together. Each process has its own devices. Process 0,
+the primary process, also writes the log and the run's files, which must be readable on all hosts.
 """
 
 import collections
@@ -24,13 +24,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from oneflow_jax.errors import Preempted, UserError
-from oneflow_jax.runtime import watchdog
+from oneflow_jax.runtime import slurm, watchdog
 from oneflow_jax.shapes import PyTree
 
 ENV_VARS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Environment variables of a multi-process run on CPUs or GPUs; all three are required.
 
-On a TPU pod JAX finds these values without the variables.
+On a TPU pod and under SLURM, JAX finds these values without the variables.
 """
 
 TPU_DEVICE_GLOBS = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
@@ -62,6 +62,12 @@ def initialize() -> None:
         address, count, index = _parse_env(env)
         jax.distributed.initialize(
             address, count, index, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
+        )
+    elif slurm.num_processes() > 1:
+        jax.distributed.initialize(
+            cluster_detection_method="slurm",
+            local_device_ids=slurm.local_gpus(),
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
         )
     elif _running_on_tpu():
         try:  # JAX reads Google's metadata server or GKE's environment variables.

@@ -9,9 +9,17 @@ import sys
 import jax
 from etils import epath
 
+from oneflow_jax.runtime import gpu
+
 # Parameters of mallopt(3), from malloc.h. These numbers are part of glibc's ABI.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _MAX_THRESHOLD = 2**31 - 1
+
+
+def configure() -> None:
+    """Configure malloc, and JAX and XLA for GPUs; call this before JAX uses a device."""
+    configure_malloc()
+    gpu.configure()
 
 
 def configure_malloc() -> None:

@@ -2,11 +2,13 @@
 
 | axis     | what it shards                                        | network                       |
 |----------|-------------------------------------------------------|-------------------------------|
-| slices   | rows of the batch, over TPU slices                    | the data center's network     |
+| slices   | rows of the batch, over TPU slices or GPU nodes       | the data center's network     |
 | data     | rows of the batch                                     | a slice's interconnect        |
 | fsdp     | rows of the batch, and parameters by their width      | a slice's interconnect        |
 | context  | slots of each row, with ring attention                | a slice's interconnect        |
 | tensor   | heads, hidden widths and the vocabulary               | a slice's interconnect        |
+
+For GPUs, JAX calls the GPUs of one node a slice; their interconnect is NVLink or PCIe.
 
 `jax.jit` compiles programs with input and output shardings over a named mesh. The mesh has Auto
 axes and is set with `jax.set_mesh`. With Explicit axes, the default of `jax.make_mesh`, linen's
@@ -71,7 +73,7 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 
     Raises:
         UserError: the product of the sizes is not the number of devices, or `slices` is not the
-            number of TPU slices of these devices.
+            number of TPU slices or GPU nodes of these devices.
     """
     devices = jax.devices() if devices is None else devices
     known = math.prod(size for size in sizes.values() if size != -1)
@@ -86,20 +88,30 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
         )
     rest = len(devices) // known
     shape = [rest if sizes.get(axis, 1) == -1 else sizes.get(axis, 1) for axis in AXES]
-    if slices := _num_slices(devices):
+    if slices := len(set(slice_indices(devices))):
         if shape[0] != slices:
+            unit = "node" if devices[0].platform == "gpu" else "TPU slice"
             raise UserError(
-                f"mesh.slices={shape[0]}: the {len(devices)} devices are in {slices} TPU "
-                f"slice(s). Set mesh.slices={slices}, so that no other axis crosses the network "
-                "between slices."
+                f"mesh.slices={shape[0]}: the {len(devices)} devices are in {slices} {unit}(s). "
+                f"Set mesh.slices={slices}, so that no other axis crosses the network between them."
             )
         within, across = [1, *shape[1:]], [slices, *[1] * len(shape[1:])]
         grid = mesh_utils.create_hybrid_device_mesh(
-            within, across, devices, allow_split_physical_axes=True
+            within,
+            across,
+            devices,
+            process_is_granule=_slice_attribute(devices[0]) == "process_index",
+            allow_split_physical_axes=True,
         )
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slice_indices(devices: Sequence[jax.Device]) -> list[int]:
+    """Return the TPU slice or GPU node of each device; [] for devices without either."""
+    attribute = _slice_attribute(devices[0])
+    return [getattr(one, attribute) for one in devices] if hasattr(devices[0], attribute) else []
 
 
 @contextlib.contextmanager
@@ -226,9 +238,14 @@ def _mesh_axes(rule: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return rule if isinstance(rule, tuple) else (rule,) if rule else ()
 
 
-def _num_slices(devices: Sequence[jax.Device]) -> int:
-    """Return the number of TPU slices of the devices; 0 for devices without slices."""
-    return len({device.slice_index for device in devices if hasattr(device, "slice_index")})
+def _slice_attribute(device: jax.Device) -> str:
+    """Return the attribute that holds the slice or node of a device.
+
+    JAX's descriptions of GPUs that do not exist have `slice_index` 0 on all nodes (JAX 0.10), and
+    one process per node.
+    """
+    is_description = getattr(device.client, "runtime_type", "") == "compile_only_runtime"
+    return "process_index" if device.platform == "gpu" and is_description else "slice_index"
 
 
 def _is_partitioned(leaf: object) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from oneflow_jax.aot import collectives, hlo
+from oneflow_jax.aot import collective_roles, collectives, hlo, op_costs
 
 SHARD_BYTES = 4 * 256  # bytes of float32[1, 256]
 
@@ -79,6 +79,8 @@ GROUP_FORMATS = {
     "replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}, x": [[0, 2], [1, 3]],
     "replica_groups=mesh['axis_0'=4] {'axis_0':(1)2}, x": [[0, 2], [1, 3]],
     "replica_groups=mesh['axis_0'=4] {'axis_0':(2)2}, x": [[0, 1], [2, 3]],
+    "replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'b'}, x": [[0, 1], [2, 3]],
+    "replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'c'}, x": [[0, 2], [1, 3]],
     "replica_groups={}, x": [[0, 1, 2, 3]],
 }
 
@@ -121,6 +123,26 @@ ENTRY %main (a: bf16[4,64]) -> bf16[16,64] {
 def test_asynchronous_collective_counts_once():
     (one,) = collectives.find_collectives(hlo.parse(STARTED), (0,) * 4)
     assert (one.kind, one.bytes, one.shape) == ("all-gather", 3 * 512, "bf16[16,64]")
+
+
+COMBINED = """HloModule step
+ENTRY %main (a: bf16[4,64], b: f32[8]) -> (bf16[16,64], f32[32]) {
+  %a = bf16[4,64]{1,0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %s = ((bf16[4,64]{1,0}, f32[8]{0}), (bf16[16,64]{1,0}, f32[32]{0})) all-gather-start(%a, %b), replica_groups=[1,4]<=[4]
+  ROOT %d = (bf16[16,64]{1,0}, f32[32]{0}) all-gather-done(%s)
+}
+"""  # noqa: E501 - as XLA writes it
+
+
+def test_combined_collective_has_all_its_shapes(monkeypatch):
+    program = hlo.parse(COMBINED)
+    (one,) = collectives.find_collectives(program, (0,) * 4)
+    assert (one.bytes, one.shape) == (3 * (512 + 32), "bf16[16,64] f32[32]")
+    assert op_costs.sum_op_costs(program, None).bytes == 5 * (512 + 32)
+    monkeypatch.setattr(collective_roles, "SMALL_BYTES", 0)
+    assert collective_roles.classify(one, {16 * 64, 32}) == collective_roles.PARAMETERS
+    assert collective_roles.classify(one, {16 * 64}) == collective_roles.ACTIVATIONS
 
 
 OVERLAPPED = """HloModule step

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from oneflow_jax.aot import hlo, op_costs
-from oneflow_jax.costs.chips import Chip
+from oneflow_jax.costs.chips import Gpu, Tpu
 
-CHIP = Chip(
+CHIP = Tpu(
     peak_flops=1e9, hbm_bandwidth=1e6, hbm_bytes=1e9, ici_bandwidth=1e6, torus_dims=3, clock_hz=1e9
 )
 
@@ -125,6 +125,30 @@ def test_kernels_are_costed_by_name_at_half_the_peak():
     assert quick.roofline_s == quick.compiler_s == done.flops / 0.5e9
 
 
+GPU_KERNELS = """HloModule step
+ENTRY %main (a: bf16[2,512,4,128], s: s32[2,512], d: f32[2,4,512]) -> bf16[2,512,4,128] {
+  %a = bf16[2,512,4,128]{3,2,1,0} parameter(0)
+  %s = s32[2,512]{1,0} parameter(1)
+  %d = f32[2,4,512]{2,1,0} parameter(2)
+  %p.0 = (bf16[2,512,4,128]{3,2,1,0}, f32[2,4,512]{2,1,0}) custom-call(%a, %a, %a, %s), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(f)/jvp(jit(mha))/mha_forward/pallas_call"}
+  %p.1 = f32[2,4,512]{2,1,0} custom-call(%a, %a), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(f)/mha_preprocess_backward/pallas_call"}
+  %p.2 = (bf16[2,512,4,128]{3,2,1,0}, bf16[2,512,4,128]{3,2,1,0}) custom-call(%a, %a, %a, %s, %d), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(f)/transpose(jvp(mha_backward))/pallas_call"}
+  ROOT %q = bf16[2,512,4,128] get-tuple-element(%p.2), index=0
+}
+"""  # noqa: E501 - as XLA writes it
+
+
+def test_attention_kernels_of_gpus_are_counted_by_their_path():
+    """Check 2 products forward and 7 backward, of 2 rows, 4 heads, and 512 queries and keys."""
+    done = op_costs.sum_op_costs(hlo.parse(GPU_KERNELS), None)
+    assert done.flops == 9 * 2 * 2 * 4 * 512 * 512 * 128
+
+
+def test_other_custom_calls_have_no_flops():
+    text = GPU_KERNELS.replace("__gpu$xla.gpu.triton", "other")
+    assert op_costs.sum_op_costs(hlo.parse(text), None).flops == 0
+
+
 CYCLES = """HloModule step
 ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
   %a = bf16[64,64]{1,0} parameter(0)
@@ -135,3 +159,10 @@ ENTRY %main (a: bf16[64,64]) -> bf16[64,64] {
 
 def test_compiler_cycles_are_read():
     assert op_costs.sum_op_costs(hlo.parse(CYCLES), CHIP).compiler_s == 77 / CHIP.clock_hz
+
+
+def test_gpus_have_no_cycle_estimates():
+    gpu = Gpu(peak_flops=1e9, hbm_bandwidth=1e6, hbm_bytes=1e9, link_bandwidth=1e6)
+    done = op_costs.sum_op_costs(hlo.parse(CYCLES), gpu)
+    assert done.compiler_s is None
+    assert done.roofline_s == done.bytes / 1e6

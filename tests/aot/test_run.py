@@ -7,7 +7,7 @@ import jax
 import pytest
 from etils import epath
 
-from configs import tpu, tpu_v4
+from configs import model_sizes
 from oneflow_jax.aot import collective_roles, compile, report, run, topologies
 from oneflow_jax.build import aot_config, data
 from oneflow_jax.build import system as system_lib
@@ -191,14 +191,13 @@ def test_a_batch_that_does_not_fit_the_chips_is_refused():
         run.topology_report(tiny_config(batch_size=12), topologies.parse_topology("host"))
 
 
-@pytest.mark.parametrize("size", tpu.SIZES)
+@pytest.mark.parametrize("size", model_sizes.SIZES)
 def test_model_sizes_match_their_names(size):
-    config = tpu_v4.get_config(size)
-    config.mesh.fsdp = 1
+    config = model_sizes.make_config("any", size)
     system = system_lib.abstract_system(config.lock(), jax.devices())
     count = flops.from_model(system.model, system.layout.codec.channels).num_parameters
     shapes = system.abstract_state.params
     assert count == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    number, unit = tpu.PARAMETERS[size].split()
+    number, unit = model_sizes.PARAMETERS[size].split()
     scale = {"million": 1e6, "billion": 1e9}[unit]
     assert count == pytest.approx(float(number) * scale, abs=0.005 * scale if scale > 1e8 else 5e5)

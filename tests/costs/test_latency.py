@@ -14,9 +14,9 @@ DOCUMENT = generation.DocumentShape(
 )
 V4 = chips.CHIPS["v4"]
 SETTING = latency.Deployment(model_sizes.EIGHT_BILLION, DOCUMENT, batch=1, chip=V4)
-FAST = chips.Chip(math.inf, 1.0, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
+FAST = chips.Tpu(math.inf, 1.0, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
 """A chip limited by memory bandwidth only: 1 byte/s."""
-WIDE = chips.Chip(1.0, math.inf, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
+WIDE = chips.Tpu(1.0, math.inf, math.inf, math.inf, torus_dims=3, clock_hz=1e9)
 """A chip limited by compute only: 1 FLOP/s."""
 SMALL = latency.Deployment(
     model_sizes.ONE_BILLION, generation.DocumentShape(3, 1, 2, 4), batch=2, chip=FAST

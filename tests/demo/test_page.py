@@ -81,7 +81,7 @@ def test_error_is_shown_and_can_be_corrected(page_tab):
 
 def test_port_in_use_is_reported(monkeypatch):
     monkeypatch.setattr(
-        host, "configure_malloc", lambda: None
+        host, "configure", lambda: None
     )  # Do not change the allocator of the test process.
     monkeypatch.setattr(answers, "PRETRAINED", runs.trained_run()[1])
     with socket.socket() as taken:

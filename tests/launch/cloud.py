@@ -1,4 +1,4 @@
-"""A fake of Google Cloud and its hosts, against which tests run the scripts of launch/."""
+"""A fake of Google Cloud, its hosts and SLURM, against which tests run the scripts of launch/."""
 
 import json
 import pathlib
@@ -15,7 +15,10 @@ VARIABLES = {
     "NAME": "pod",
     "POLL": "0",
 }
-COMMANDS = ("gcloud", "sudo", "systemctl", "systemd-run", "git", "uv", "curl")
+COMMANDS = (
+    *("gcloud", "sudo", "systemctl", "systemd-run", "git", "uv", "curl"),
+    *("srun", "scontrol"),
+)
 RESOURCES = ["gcloud", "compute", "tpus", "queued-resources"]
 PLACE = ["--project=my-project", "--zone=us-central2-b"]
 

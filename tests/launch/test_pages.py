@@ -28,7 +28,7 @@ def command(line):
 def test_shellcheck_finds_nothing():
     program = os.path.join(os.path.dirname(sys.executable), "shellcheck")
     files = sorted(path.name for path in LAUNCH.glob("*.sh"))
-    assert {*SCRIPTS, "pod.sh", "checks.sh", "on_host.sh"} == {*files}
+    assert {*SCRIPTS, "pod.sh", "checks.sh", "on_host.sh", "slurm.sh"} == {*files}
     done = subprocess.run(
         [program, *files, "pod.env"], cwd=LAUNCH, capture_output=True, text=True, check=False
     )

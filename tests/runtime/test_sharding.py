@@ -8,6 +8,7 @@ shapes on a small mesh. After an intended change, write the files again and revi
 
 import functools
 import pathlib
+import types
 
 import flax.linen as nn
 import jax
@@ -92,7 +93,15 @@ def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, req
 
 def test_every_transformer_configuration_has_a_golden_file():
     files = {path.stem for path in pathlib.Path(codec.__file__).parent.glob("*.py")}
-    of_the_same_models = {"tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e", "emoji_styles"}
+    of_the_same_models = {
+        "model_sizes",
+        "gpu",
+        "tpu",
+        "tpu_v5e",
+        "tpu_v5p",
+        "tpu_v6e",
+        "emoji_styles",
+    }
     others = {"__init__", "common", "codec", "compare"} | of_the_same_models
     assert files - others <= set(CONFIGS)
     assert {path.stem for path in GOLDEN.iterdir()} == set(CONFIGS)
@@ -210,6 +219,26 @@ def mesh_slices(sizes):
 def test_mesh_slices_must_equal_the_slices_of_the_devices(sizes):
     with pytest.raises(UserError, match=r"mesh\.slices=\d.* 2 TPU slice.*Set mesh\.slices=2"):
         sharding.make_mesh(sizes, [Chip(n, slices=2) for n in range(8)])
+
+
+def test_gpus_of_a_node_are_a_slice(monkeypatch):
+    monkeypatch.setattr(Chip, "platform", "gpu")
+    devices = [Chip(n, slices=2) for n in range(8)]
+    with pytest.raises(UserError, match=r"mesh\.slices=1: .* in 2 node.*Set mesh\.slices=2"):
+        sharding.make_mesh({"data": 8}, devices)
+    assert sharding.make_mesh({"slices": 2, "data": -1}, devices).shape["data"] == 4
+
+
+def test_described_gpus_are_in_the_node_of_their_process(monkeypatch):
+    """Check GPUs that do not exist: JAX gives all of them the slice 0."""
+    monkeypatch.setattr(Chip, "platform", "gpu")
+    monkeypatch.setattr(Chip, "client", types.SimpleNamespace(runtime_type="compile_only_runtime"))
+    devices = [Chip(n, slices=1) for n in range(8)]
+    for number, device in enumerate(devices):
+        device.process_index = number // 4
+    assert sharding.slice_indices(devices) == [0] * 4 + [1] * 4
+    mesh = sharding.make_mesh({"slices": 2, "data": -1}, devices)
+    assert [device.id for device in mesh.devices[1].flat] == [4, 5, 6, 7]
 
 
 def test_a_size_that_does_not_divide_is_refused_by_name():

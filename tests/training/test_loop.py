@@ -73,15 +73,16 @@ def test_speeds_exclude_pauses(tmp_path, monkeypatch):
     assert "mfu" not in values  # The peak FLOP/s of a CPU are not known.
 
 
-def test_mfu_where_the_peak_is_known(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("chip", "peak"), [("v4", 275e12), ("h100", 989.4e12)])
+def test_mfu_where_the_peak_is_known(tmp_path, monkeypatch, chip, peak):
     kind = jax.devices()[0].device_kind
-    monkeypatch.setitem(reporter.chips.DEVICE_KINDS, kind, "v4")
+    monkeypatch.setitem(reporter.chips.DEVICE_KINDS, kind, chip)
     log = report(tmp_path, logging__every=1)
     log.record(1, make_metrics(1.0))
     log.close()
     (row,) = metric_writer.read_metrics(workdir.epath.Path(tmp_path) / workdir.LOGS)
-    peak = 275e12 * jax.device_count()
-    assert row["train/mfu"] == pytest.approx(row["train/model_flops_per_second"] / peak)
+    expected = row["train/model_flops_per_second"] / (peak * jax.device_count())
+    assert row["train/mfu"] == pytest.approx(expected)
 
 
 def make_metrics(loss, documents=8.0):
