@@ -4,7 +4,7 @@
     <workdir>/checkpoints/<step>/train      step, root key, parameters and optimizer state
     <workdir>/checkpoints/<step>/data       position of each stream of the input pipeline, as JSON
     <workdir>/checkpoints/<step>/checksums  checksums of the arrays (`checksums`), as JSON
-    <workdir>/checkpoints/<step>/metrics    held-out loss, as JSON, if it was measured at this step
+    <workdir>/checkpoints/<step>/loss       held-out loss, as JSON, if it was measured at this step
     <workdir>/damaged_checkpoints/<step>    a damaged checkpoint that training has skipped
 
 Saving is asynchronous. Orbax renames the folder of a step to its final name once the folder is
@@ -26,14 +26,11 @@ from oneflow_jax.data import streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, storage, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import checksums
+from oneflow_jax.training import best_checkpoint, checksums
 from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
 """Key of the configuration that makes the program skip damaged checkpoints."""
-
-_LOSS = "heldout_loss"
-"""Name of the held-out loss among the metrics of a checkpoint."""
 
 _MIN_SLICE_BYTES = 2**20
 """Replicas share the saving of an array only if each of them saves at least this number of bytes.
@@ -64,26 +61,21 @@ class Checkpoints:
             keep_period: interval in steps at which checkpoints are kept permanently; 0 for none.
             keep_best: whether to also keep the checkpoint with the lowest held-out loss.
         """
-        policies = ocp.training.preservation_policies
-        preservation = [policies.LatestN(max_to_keep)]
-        if keep_period:
-            preservation.append(policies.EveryNSteps(keep_period))
-        if keep_best:
-            best = policies.BestN(
-                get_metric_fn=lambda metrics: metrics[_LOSS],
-                reverse=True,  # The last one in this order, that with the lowest loss, is kept.
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            )
-            preservation.append(best)
         directory = folder / workdir.CHECKPOINTS
         # Orbax needs an absolute path. A gs:// path is already absolute, and `absolute()` would
         # corrupt it.
         absolute = directory if directory.is_absolute() else directory.absolute()
         self._directory = storage.LiteralPath(absolute)
         storage.check_storable(self._directory, "--workdir")
+        self._losses = best_checkpoint.HeldoutLosses(self._directory)
+        policies = ocp.training.preservation_policies
+        preservation = [policies.LatestN(max_to_keep)]
+        if keep_period:
+            preservation.append(policies.EveryNSteps(keep_period))
+        if keep_best:
+            preservation.append(self._losses)
         handlers = ocp.handlers.local_registry()
-        for name in ("data", "checksums"):
+        for name in ("data", "checksums", best_checkpoint.ITEM):
             handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
         options = ocp.options.CheckpointablesOptions(registry=handlers)
         saving = ocp.options.ArrayOptions.Saving(
@@ -141,10 +133,9 @@ class Checkpoints:
         items = {"ema": state.ema, "train": _without_ema(state)}
         items |= {"checksums": _compute_checksums(items)}
         items |= {"data": distributed.all_gather_json(data.state)}
+        items |= self._losses.make_item(step, heldout_loss)
         with self._translate_errors():
-            self._checkpointer.save_checkpointables_async(
-                step, items, metrics=None if heldout_loss is None else {_LOSS: heldout_loss}
-            )
+            self._checkpointer.save_checkpointables_async(step, items)
 
     def wait(self) -> None:
         """Wait until all saves have finished.
@@ -213,7 +204,7 @@ class Checkpoints:
         """Load the newest or the best checkpoint; with `skip_damaged`, the first undamaged one."""
         steps = self._list_common_steps()
         if steps and use == "best":
-            steps = self._order_by_loss(steps)
+            steps = self._losses.order(steps)
         if not steps:
             raise UserError(
                 f"{self._directory}: there is no checkpoint. Train first, with --mode=train.",
@@ -254,22 +245,6 @@ class Checkpoints:
         mine = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
         steps = distributed.all_gather_json({str(jax.process_index()): mine})
         return sorted(set.intersection(*map(set, steps.values())), reverse=True)
-
-    def _order_by_loss(self, steps: list[int]) -> list[int]:
-        """Return the steps whose checkpoints have a held-out loss, the lowest loss first."""
-        losses = {
-            checkpoint.step: checkpoint.metrics[_LOSS]
-            for checkpoint in self._checkpointer.checkpoints
-            if checkpoint.step in steps and checkpoint.metrics
-        }
-        if not losses:
-            raise UserError(
-                f"checkpoint.use='best': no checkpoint in {self._directory} has a held-out loss. "
-                "Give 'newest'. A checkpoint has a loss if its step is a multiple of "
-                "evaluation.every, and the program that saved it has checkpoint.keep_best.",
-                in_all_processes=True,
-            )
-        return sorted(losses, key=losses.__getitem__)
 
     def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Load a checkpoint; return its items, and a description of its damage ("" for none).

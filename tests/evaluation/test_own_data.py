@@ -1,4 +1,4 @@
-"""Tests of the metrics of a user's own data, on documents whose texts name the color of an image."""
+"""Tests of the metrics of own data, on documents whose texts name the color of an image."""
 
 import numpy as np
 import pytest

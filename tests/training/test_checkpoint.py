@@ -138,6 +138,15 @@ def test_a_best_checkpoint_needs_a_loss(tmp_path):
         load_best(tmp_path)
 
 
+def test_a_damaged_loss_is_as_good_as_none(tmp_path):
+    save_losses(tmp_path, [1.0, 2.0, 3.0], max_to_keep=3, keep_best=True)
+    path = tmp_path / workdir.CHECKPOINTS / "2" / "loss" / "data.json"
+    for text in ("", "{", "[]", '{"heldout_loss": "low"}', '{"heldout_loss": null}'):
+        path.write_text(text)
+        damaged.assert_ema(load_best(tmp_path), 4)
+        damaged.assert_ema(damaged.restore_ema(tmp_path), 6)
+
+
 def test_a_damaged_best_checkpoint_is_reported_or_skipped(tmp_path):
     save_losses(tmp_path, [2.0, 1.0, 3.0], max_to_keep=3, keep_best=True)
     path = tmp_path / workdir.CHECKPOINTS / "4"
