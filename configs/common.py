@@ -258,6 +258,7 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
     config.evaluation.update(
         {"every": 2, "time_bins": 2, "nfe": (2,), "num_samples": 8, "batch_size": 8}
     )
+    config.evaluation.loss_documents = min(config.evaluation.loss_documents, 8)
     config.checkpoint.every = 2
     config.sampling.update({"steps": 2, "num_samples": 1})
     return config

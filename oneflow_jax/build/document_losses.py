@@ -5,17 +5,22 @@ from collections.abc import Sequence
 
 import jax
 import ml_collections
+import numpy as np
 
 from oneflow_jax.build import data
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import shuffle
 from oneflow_jax.data.document import Document
 from oneflow_jax.data.sources import Source
+from oneflow_jax.evaluation import caption_match, nearest_image
 from oneflow_jax.training.conditioning import SPLITS
 from oneflow_jax.training.document_losses import DocumentRows, SplitRows
 
 LENGTH_MULTIPLE = 16
 """Rows are shortened to the longest document, rounded up to a multiple of this number of slots."""
+
+MAX_MATCH_DOCUMENTS = 1_000
+"""Maximum number of training documents whose captions and images are compared."""
 
 MAX_READ_FACTOR = 4
 """Documents that are read to find one with text and images, on average, at most."""
@@ -61,6 +66,26 @@ def make_rows(
             other_images=place([one.other_images for one in exchanged[split]]),
         )
         for split in SPLITS
+    }
+
+
+def measure_caption_match(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Measure whether captions and images of a user's own data belong together, without a model.
+
+    Returns:
+        Metrics of `evaluation.caption_match` by name; {} if too few captions share words.
+    """
+    documents = select(data.open_split(config, "train"), MAX_MATCH_DOCUMENTS)
+    images = [document.images() for document in documents]
+    if not all(images) or not documents:
+        return {}
+    features = np.stack([nearest_image.features(each[0]) for each in images])
+    match = caption_match.measure([document.text() for document in documents], features)
+    if match is None:
+        return {}
+    return {
+        "reference_caption_match": match.value,
+        "reference_caption_match_chance": match.chance,
     }
 
 

@@ -15,7 +15,7 @@ import ml_collections
 import optax
 from etils import epath
 
-from oneflow_jax.build import data, evaluation, init_from, paradigms, sampling, values
+from oneflow_jax.build import custom_data, data, evaluation, init_from, paradigms, sampling, values
 from oneflow_jax.build import document_losses as document_rows
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.canvas import Canvas, NoisyCanvas
@@ -157,9 +157,14 @@ class System:
         rows = document_rows.make_rows(self.config, self.layout, self.batch_sharding)
         if not rows:
             return None
+        match = (
+            document_rows.measure_caption_match(self.config)
+            if custom_data.is_custom(self.config)
+            else {}
+        )
         time_bins = self.config.evaluation.time_bins
         return document_losses.DocumentLosses(
-            rows, self.model, self.paradigm, time_bins, self.config.seed
+            rows, self.model, self.paradigm, time_bins, self.config.seed, match
         )
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:

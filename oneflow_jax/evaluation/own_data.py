@@ -23,9 +23,8 @@ absolute differences of pixels, 0 to 1; `reference_image_distance` is that of re
     image_distance_captions  of different texts and the same noise; about 0 if texts have no effect
     image_distance_seeds     of the same text and different noises
 
-The reference metrics also have `reference_caption_match` and `reference_caption_match_chance`
-(`caption_match`), and `reference_text_loss_unigram`, the cross-entropy of the text slots in nats if
-only the frequencies of the tokens at each place of training texts are known.
+The reference metrics also have `reference_text_loss_unigram`, the cross-entropy of text slots in
+nats if only the frequencies of the tokens at each place of training texts are known.
 """
 
 import dataclasses
@@ -41,7 +40,6 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import (
     base,
-    caption_match,
     image_set_distance,
     nearest_image,
     precision_recall,
@@ -140,7 +138,7 @@ def make_suite(own: OwnData) -> base.EvalSuite:
             base.EvalTask(
                 "image_distance",
                 tuple(one.image_prompt for one in asked for _ in range(NUM_SEEDS)),
-                functools.partial(_score_distances, len(asked)),
+                functools.partial(_score_distances, own, len(asked)),
                 noise_ids=tuple(range(NUM_SEEDS)) * len(asked),
             )
         )
@@ -170,7 +168,7 @@ def token_accuracy(expected: Sequence[int], actual: Sequence[int]) -> float:
 
 
 def _score_images(own: OwnData, split: str, generated: Sequence[Document]) -> base.MetricResult:
-    images = np.stack([_first_image(document) for document in generated])
+    images = _generated_images(own, generated)
     ours, real = _features(images), _features(own.real_images(split))
     closer = [
         np.square(ours[n] - real[n]).sum() < np.square(ours[n] - real[partner]).sum()
@@ -275,8 +273,10 @@ def _choose_captions(own: OwnData) -> list[Example]:
     return []
 
 
-def _score_distances(num_captions: int, generated: Sequence[Document]) -> base.MetricResult:
-    images = np.stack([_first_image(document) for document in generated])
+def _score_distances(
+    own: OwnData, num_captions: int, generated: Sequence[Document]
+) -> base.MetricResult:
+    images = _generated_images(own, generated)
     captions = np.repeat(np.arange(num_captions), NUM_SEEDS)
     seeds = np.tile(np.arange(NUM_SEEDS), num_captions)
 
@@ -302,10 +302,6 @@ def _measure_reference(own: OwnData) -> dict[str, float]:
     spread = [own.training[n * len(own.training) // count] for n in range(count)]
     images = np.stack([_first_image(document) for document in spread])
     metrics = {"reference_image_distance": mean_distance(images, lambda *_: True)}
-    match = caption_match.measure([one.text() for one in own.training], own.train_features)
-    if match is not None:
-        metrics["reference_caption_match"] = match.value
-        metrics["reference_caption_match_chance"] = match.chance
     if own.text_slots is None:
         return metrics
     frequencies = token_frequencies.TokenFrequencies.count(list(map(own.text_slots, own.training)))
@@ -324,10 +320,11 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
         return None
     written = generated.get(f"image_to_text_{split}")
     count = min(SHEET_ROWS, len(drawn))
+    images = _generated_images(own, drawn)
     cells: list[base.GalleryCell] = []
     for n in (m * len(drawn) // count for m in range(count)):
         document = own.examples[split][n].document
-        image = _first_image(drawn[n])
+        image = images[n]
         nearest = np.square(own.train_features - nearest_image.features(image)).sum(axis=1)
         training = own.training[int(nearest.argmin())]
         real = _first_image(document)
@@ -342,6 +339,12 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
 
 def _first_image(document: Document) -> UInt8[np.ndarray, "H W 3"]:
     return document.images()[0]
+
+
+def _generated_images(own: OwnData, generated: Sequence[Document]) -> UInt8[np.ndarray, "n H W 3"]:
+    """Return the first image of each document; black if a model ran out of slots for it."""
+    missing = np.zeros_like(_first_image(own.training[0]))
+    return np.stack([next(iter(document.images()), missing) for document in generated])
 
 
 def _features(images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Float[np.ndarray, "n f"]:

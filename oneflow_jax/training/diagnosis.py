@@ -1,7 +1,8 @@
 """One sentence that says whether a model learned what its data has, or what went wrong.
 
 The sentence follows from the shuffled gains (`document_losses`), from overfitting (`overfitting`),
-and, after an evaluation, from the metrics of the suite "own" (`evaluation.own_data`). If several
+from the match of captions and images in the data (`evaluation.caption_match`), and, after an
+evaluation, from the metrics of the suite "own" (`evaluation.own_data`). If several
 findings apply, the sentence has the first one of this order: what makes all other figures useless
 comes first.
 """
@@ -14,6 +15,10 @@ from oneflow_jax.training.overfitting import Overfitting
 
 MIN_DIVERSITY = 0.1
 """Images are all alike if their mean distance is below this fraction of that of real images."""
+
+MAX_CHANCE = 0.56
+"""Captions are called wrong only if their match by chance is at most this: with fewer documents, it
+could be missed."""
 
 MAX_MEMORIZATION = 0.5
 """Images are copies if the memorization rate of images for held-out captions is above this."""
@@ -92,7 +97,9 @@ def _describe_mismatch(
     metrics: Mapping[str, float], gains: Mapping[str, Mapping[str, Gain]]
 ) -> str:
     match, chance = (metrics.get(f"reference_caption_match{end}") for end in ("", "_chance"))
-    if match is None or chance is None or match > chance or "image" not in gains:
+    if match is None or chance is None or "image" not in gains:
+        return ""
+    if match > chance or chance > MAX_CHANCE:
         return ""
     if any(by_split["heldout"].is_relevant for by_split in gains.values()):
         return ""

@@ -83,6 +83,7 @@ class DocumentLosses:
         paradigm: TrainingObjective,
         time_bins: int,
         seed: int,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
         """Store the documents.
 
@@ -92,7 +93,9 @@ class DocumentLosses:
             paradigm: the paradigm that corrupts the documents and defines the loss.
             time_bins: number of evenly spaced times u at which the losses are measured.
             seed: RNG seed of the noise.
+            constants: metrics of the documents that do not depend on the model, by name.
         """
+        self._constants = dict(constants or {})
         self._splits, self._seed, self._key = splits, seed, jax.random.key(seed)
         self._times = [(n + 0.5) / time_bins for n in range(time_bins)]
         self._losses = functools.partial(_row_losses, model=model, paradigm=paradigm)
@@ -110,7 +113,7 @@ class DocumentLosses:
 
     def __call__(self, params: PyTree) -> tuple[dict[str, float], dict[str, list[float]]]:
         """Return means and gains by name, and the loss of each document by term and split."""
-        scalars: dict[str, float] = {}
+        scalars = dict(self._constants)
         by_document: dict[str, list[float]] = {}
         for split, rows in self._splits.items():
             for term, losses in self._mean_over_times(params, rows.documents).items():

@@ -66,6 +66,13 @@ TEXT_IS_OVERFITTED = [Overfitting("text", 450, 500, 0.2, 0.1, 0.3)]
         ),
         (make_gains() | MISMATCH, [], "good."),
         (
+            make_gains(image_heldout=0.0, text_heldout=0.0)
+            | MISMATCH
+            | {"reference_caption_match_chance": 0.6},
+            [],
+            "images depend on texts in training documents only",
+        ),
+        (
             make_gains() | SAMPLES | {"image_distance@16": 0.01},
             [],
             "images are all alike. Their mean distance is 5% of that of real images.",

@@ -103,3 +103,12 @@ def test_only_documents_with_text_and_images_are_selected():
 def test_runs_without_loss_documents_have_none():
     system, _ = runs.trained_run()
     assert system.document_losses() is None
+
+
+def test_captions_and_images_of_the_data_are_compared(monkeypatch):
+    documents = toy.Toy(documents=80, interleaved=0.0)
+    monkeypatch.setattr(builder.data, "open_split", lambda config, split: documents)
+    match = builder.measure_caption_match(runs.make_config())
+    assert match["reference_caption_match"] > match["reference_caption_match_chance"] > 0.5
+    monkeypatch.setattr(builder.data, "open_split", lambda config, split: toy.Toy(documents=3))
+    assert builder.measure_caption_match(runs.make_config()) == {}
