@@ -117,6 +117,8 @@ class OwnData:
 
 def make_suite(own: OwnData) -> base.EvalSuite:
     """Make the suite of a user's own data; a split without examples has no tasks."""
+    if not own.training:
+        return base.EvalSuite(())
     tasks = []
     for split, examples in own.examples.items():
         if examples:
@@ -296,8 +298,6 @@ def _score_distances(
 
 
 def _measure_reference(own: OwnData) -> dict[str, float]:
-    if not own.training:
-        return {}
     count = min(NUM_CAPTIONS * NUM_SEEDS, len(own.training))
     spread = [own.training[n * len(own.training) // count] for n in range(count)]
     images = np.stack([_first_image(document) for document in spread])
