@@ -331,7 +331,9 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
         cells += [(real, document.text(), ""), (image, "", "")]
         cells.append((_first_image(training), training.text(), ""))
         if written:
-            cells.append((real, written[n].text() or "(no text)", "wrong"))
+            text = written[n].text()
+            mark = "right" if text == document.text() else ""
+            cells.append((real, text or "(no text)", mark))
     headers = ("document" if split == "train" else "held-out document", "image from its text")
     headers += ("nearest training image",)
     return base.Sheet(headers + (("text from its image",) if written else ()), tuple(cells))
