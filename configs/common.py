@@ -68,6 +68,11 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     # damaged checkpoints to its folder damaged_checkpoints. The saved configuration has False, so
     # that the value applies to one start only.
     config.checkpoint.skip_damaged = False
+    # Whether to also keep the checkpoint with the lowest held-out loss, among the checkpoints whose
+    # step is a multiple of evaluation.every.
+    config.checkpoint.keep_best = True
+    # Checkpoint for evaluation, sampling and exporting: "newest", or "best" for that of keep_best.
+    config.checkpoint.use = "newest"
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.every = 500  # steps between evaluations of the held-out loss
@@ -149,6 +154,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.z_loss_weight = 1e-5  # chameleon and dalle: loss weight of the z-loss
 
     config.evaluation.time_bins = 5  # bins of t for the held-out loss
+    # Documents of each split whose losses show overfitting, and whether texts and images belong
+    # together (docs/training.md); 0: none.
+    config.evaluation.loss_documents = 0
     # Tasks and metrics for generated documents: "emoji", "emoji_styles" or "digits"; "" for none.
     config.evaluation.suite = ""
     # Whether to compute metrics that need pretrained networks (requirements-metrics.txt).
@@ -253,6 +261,7 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
     config.evaluation.update(
         {"every": 2, "time_bins": 2, "nfe": (2,), "num_samples": 8, "batch_size": 8}
     )
+    config.evaluation.loss_documents = min(config.evaluation.loss_documents, 8)
     config.checkpoint.every = 2
     config.sampling.update({"steps": 2, "num_samples": 1})
     return config

@@ -61,5 +61,10 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.paradigm.time_sampler = ("power", 1.5)
 
     config.optimizer.learning_rate = 3e-3
-    config.checkpoint.every = 500
+    # Each evaluated checkpoint may become the best one. With more documents, evaluate more rarely.
+    config.checkpoint.every = 100
+    config.evaluation.every = 100
+    config.evaluation.suite = "own"
+    config.evaluation.loss_documents = 64
+    config.evaluation.num_samples = 64
     return config

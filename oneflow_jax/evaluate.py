@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 
@@ -15,7 +15,7 @@ from oneflow_jax.runtime import distributed, metric_writer, sharding, workdir
 from oneflow_jax.samplers import guidance, time_grids
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import conditioning, export
+from oneflow_jax.training import conditioning, diagnosis, export, overfitting
 from oneflow_jax.viewer import contact_sheet, plots
 
 GRID_COLUMNS = 8
@@ -31,7 +31,7 @@ TIME_BINS = 16
 def run(
     system: system_lib.System, folder: epath.Path, output: epath.Path | None = None
 ) -> dict[str, float]:
-    """Evaluate the newest checkpoint in `folder`; write the metrics and return them.
+    """Evaluate a checkpoint in `folder` (`checkpoint.use`); write the metrics and return them.
 
     The function writes to `output`, or to `folder` if `output` is None. It writes
     `evaluation.json`, with values by metric name; contact sheets of the scored images; and, if
@@ -43,23 +43,21 @@ def run(
     """
     params = load_ema_params(system, folder)
     folder = output or folder
-    with sharding.mesh_context(system.mesh):
-        metrics = system.eval_losses()(params)
-        if likelihood := system.likelihood():
-            metrics["eval/nats_per_document"] = likelihood(params).mean()
+    metrics = measure_losses(system, params)
     config = system.config.evaluation
     grid = time_grid(system, params)
     generator = generate.Generator(system, params)
     suite = system_lib.supported_suite(system)
     metrics |= suite.measure_reference()
     fractions: dict[str, float] = {}
+    generated: base_lib.DocumentsByTask = {}
     pairs = itertools.product(config.nfe, suite.tasks)
     to_do = [(n, task) for n, task in pairs if affordable_nfe(system, task, n) > 0]
     progress = metric_writer.ProgressBar("evaluating", len(to_do), unit="task")
     for done, (nfe, task) in enumerate(to_do, 1):
         plan = task_plan(system, task, nfe, grid)
-        batches = generator(task.prompts, plan, seed=system.config.seed, batch=config.batch_size)
-        score = task.score([document for batch in batches for document in batch.documents])
+        generated[task.name] = _generate(system, generator, task, plan)
+        score = task.score(generated[task.name])
         values = {**score.metrics, **score.unbounded}
         task_metrics = {f"{name}@{nfe}": value for name, value in values.items()}
         progress.advance(done)
@@ -83,10 +81,52 @@ def run(
             system.config.name,
             ylabel="fraction",
         )
+    _write_sheet(suite.make_sheet(generated), folder, system.config.name)
     workdir.write_atomically(
         folder / workdir.EVALUATION, json.dumps(metrics, indent=2, sort_keys=True) + "\n"
     )
     return metrics
+
+
+def _generate(
+    system: system_lib.System,
+    generator: generate.Generator,
+    task: base_lib.EvalTask,
+    plan: SamplingPlan,
+) -> base_lib.Documents:
+    """Return the documents that the model generates for the prompts of a task."""
+    config = system.config
+    batches = generator(
+        task.prompts,
+        plan,
+        seed=config.seed,
+        batch=config.evaluation.batch_size,
+        noise_ids=task.noise_ids,
+    )
+    return [document for batch in batches for document in batch.documents]
+
+
+def measure_losses(system: system_lib.System, params: PyTree) -> dict[str, float]:
+    """Return held-out losses, gains and likelihoods by name, as far as they are defined."""
+    with sharding.mesh_context(system.mesh):
+        metrics = system.eval_losses()(params)
+        if document_losses := system.document_losses():
+            metrics |= document_losses(params)[0]
+        if likelihood := system.likelihood():
+            metrics["eval/nats_per_document"] = likelihood(params).mean()
+    return metrics
+
+
+def _write_sheet(sheet: base_lib.Sheet | None, folder: epath.Path, name: str) -> None:
+    """Write the contact sheet of the suite, if it has one."""
+    if sheet and distributed.is_primary():
+        contact_sheet.write_contact_sheet(
+            folder / workdir.SHEET,
+            sheet.cells,
+            len(sheet.headers),
+            f"{name}: what the model makes of documents",
+            sheet.headers,
+        )
 
 
 def task_plan(
@@ -155,9 +195,11 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
 
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
-    """Load the newest EMA parameters of a run, or the parameters of an export."""
-    like = system.abstract_state.ema
-    return export.load_ema_params(folder, like, skip_damaged=system.loop_config.skip_damaged)
+    """Load the EMA parameters of a run (`checkpoint.use`), or the parameters of an export."""
+    like, settings = system.abstract_state.ema, system.loop_config
+    return export.load_ema_params(
+        folder, like, skip_damaged=settings.skip_damaged, use=settings.use
+    )
 
 
 def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:
@@ -170,12 +212,41 @@ def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, fl
     return {name: sorted(points[name]) for name in sorted(points)}
 
 
-def format_table(metrics: Mapping[str, float]) -> str:
+def format_table(
+    metrics: Mapping[str, float], overfitted: Sequence[overfitting.Overfitting] = ()
+) -> str:
     """Format the metrics as a table: a row for each name, a column for each NFE.
 
-    Below the table, sentences say whether images depend on text, and texts on images.
+    Below the table, sentences say what the figures mean.
     """
-    return "\n".join([*_table_lines(metrics), *conditioning.describe(metrics)])
+    return "\n".join([*_table_lines(metrics), *describe(metrics, overfitted)])
+
+
+def describe(
+    metrics: Mapping[str, float], overfitted: Sequence[overfitting.Overfitting] = ()
+) -> list[str]:
+    """Return sentences about gains, overfitting and baselines; the last one is the diagnosis."""
+    sentences = conditioning.describe(metrics) + overfitting.describe(overfitted)
+    loss, baseline = (
+        metrics.get(name)
+        for name in ("eval/conditional_loss_text_heldout", "reference_text_loss_unigram_heldout")
+    )
+    if loss is not None and baseline is not None:
+        sentences.append(
+            f"Held-out texts have a loss of {loss:.2f} nats per token given their images, and "
+            f"{baseline:.2f} if only the frequencies of tokens are known."
+        )
+    verdict = diagnosis.diagnose(metrics, overfitted)
+    return [*sentences, verdict] if verdict else sentences
+
+
+def find_overfitting(
+    system: system_lib.System, folder: epath.Path
+) -> list[overfitting.Overfitting]:
+    """Return what the logs say about the newest checkpoint; [] if another one is used."""
+    if system.loop_config.use != "newest":
+        return []
+    return overfitting.find(metric_writer.read_documents(folder / workdir.LOGS))
 
 
 def _table_lines(metrics: Mapping[str, float]) -> list[str]:
@@ -191,11 +262,20 @@ def _table_lines(metrics: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def describe_gains(folder: epath.Path) -> list[str]:
-    """Return sentences about the conditioning gains that training logged last in `folder`."""
-    names = conditioning.all_metric_names()
-    curves = metric_writer.read_curves(folder / workdir.LOGS, names)
-    return conditioning.describe({name: points[-1][1] for name, points in curves.items()})
+def describe_run(system: system_lib.System, folder: epath.Path, output: epath.Path) -> list[str]:
+    """Return sentences about the last evaluation in the logs, and about that of `--mode=evaluate`.
+
+    Args:
+        system: system of the run in `folder`.
+        folder: the run's folder.
+        output: folder of `evaluation.json`, if the run was evaluated.
+    """
+    rows = metric_writer.read_metrics(folder / workdir.LOGS)
+    logged = next((row for row in reversed(rows) if any(n.startswith("eval/") for n in row)), {})
+    metrics = {name: value for name, value in logged.items() if value is not None}
+    path = output / workdir.EVALUATION
+    metrics |= json.loads(path.read_text()) if path.exists() else {}
+    return describe(metrics, find_overfitting(system, folder))
 
 
 def _format_cell(value: float | None) -> str:

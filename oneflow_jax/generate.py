@@ -81,18 +81,26 @@ class Generator:
         self.params = params
 
     def __call__(
-        self, prompts: Sequence[Document], plan: SamplingPlan, *, seed: int, batch: int
+        self,
+        prompts: Sequence[Document],
+        plan: SamplingPlan,
+        *,
+        seed: int,
+        batch: int,
+        noise_ids: Sequence[int] = (),
     ) -> Iterator[GeneratedBatch]:
         """Fill the gaps of the prompts, batch by batch.
 
-        A generated document depends on its prompt, the seed and its index among `prompts`, but not
-        on the batch size.
+        A generated document depends on its prompt, the seed and its noise id, but not on the batch
+        size.
 
         Args:
             prompts: documents with gaps; finished documents to edit if the plan starts above t=0.
             plan: solver, times, guidance, and whether to record the trajectory.
             seed: RNG seed.
             batch: number of documents in a batch, over all devices.
+            noise_ids: number of each prompt that determines its PRNG key together with `seed`; ()
+                for its index among `prompts`.
 
         Raises:
             UserError: a prompt has no gap, a document to edit has a gap, one of them does not fit
@@ -111,7 +119,10 @@ class Generator:
             count = len(chosen)
             # Pad the last batch with copies of its first row; the code below drops the copies.
             canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
-            sample = self._run(canvas, np.arange(first, first + batch), seed, plan)
+            ids = np.arange(first, first + batch)
+            if noise_ids:
+                ids[:count] = noise_ids[first : first + count]
+            sample = self._run(canvas, ids, seed, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
             moments = sample.trajectory and _take_rows(sample.trajectory, count)
             full = sample.truncated[:count].tolist()

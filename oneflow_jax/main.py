@@ -182,7 +182,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     output = _output_folder(folder)
     if MODE.value in ("train", "evaluate"):
         figures = evaluate.run(system, folder, output)
-        _print(evaluate.format_table(figures))
+        _print(evaluate.format_table(figures, evaluate.find_overfitting(system, folder)))
         _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
         _print(f"Page: {sample.run(system, folder, prompts, edit=is_edit, output=output)}")
@@ -191,13 +191,13 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
 def _export(system: "system_lib.System", folder: epath.Path) -> None:
     from oneflow_jax.training import export
 
-    like = system.abstract_state.ema
     path = export.export(
         system.config,
         folder,
         storage.resolve_path(OUTPUT.value, "--output"),
-        like,
+        system.abstract_state.ema,
         skip_damaged=system.loop_config.skip_damaged,
+        use=system.loop_config.use,
         autoencoder=getattr(system.layout.codec, "autoencoder", None),
     )
     _print(f"Export: {path}")

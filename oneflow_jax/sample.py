@@ -120,9 +120,19 @@ def _write_page(
         curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
         settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
         heading=f"{config.name}: text and images in {nfe} forward passes",
-        notes=[*evaluate.describe_gains(folder), *sources.list_attribution(config.source.name)],
+        notes=[
+            *evaluate.describe_run(system, folder, path.parent),
+            *sources.list_attribution(config.source.name),
+        ],
+        sheet=_read_sheet(path.parent),
         intro=_intro_text(system, edit=edit),
     )
+
+
+def _read_sheet(folder: epath.Path) -> bytes | None:
+    """Return the PNG that the last evaluation wrote to `folder`, if it wrote one."""
+    path = folder / workdir.SHEET
+    return path.read_bytes() if path.exists() else None
 
 
 def parse_prompts(

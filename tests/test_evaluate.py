@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -11,8 +12,8 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base
-from oneflow_jax.runtime import sharding, workdir
-from oneflow_jax.training import conditioning, likelihood
+from oneflow_jax.runtime import metric_writer, sharding, workdir
+from oneflow_jax.training import conditioning, document_losses, likelihood, overfitting
 from tests import runs
 
 
@@ -30,14 +31,17 @@ def ema():
 
 def test_losses_are_equal_at_every_call(losses, ema):
     first, second = losses(ema), losses(ema)
+    weights = runs.trained_run()[0].paradigm.weights
     assert first == second
     assert set(first) == {
         f"eval/loss_{term}{clock}"
         for term in ("text", "image")
         for clock in ("", "/t=0.25", "/t=0.75")
-    } | {"eval/loss_text_given_image", "eval/loss_image_given_text"} | set(
+    } | {"eval/loss", "eval/loss_text_given_image", "eval/loss_image_given_text"} | set(
         conditioning.all_metric_names()
     )
+    weighted = [weight * first[f"eval/loss_{term}"] for term, weight in weights]
+    assert first["eval/loss"] == pytest.approx(sum(weighted))
     assert all(math.isfinite(value) for value in first.values())
 
 
@@ -159,3 +163,55 @@ def test_metrics_table():
     assert lines[-2].split() == ["caption_validity", "1.000", "0.500"]
     assert lines[-1].split() == ["image_caption_match", "0.250", "-"]
     assert len({len(line) for line in lines[-3:]}) == 1
+
+
+def make_gains(value):
+    names = [
+        document_losses.shuffled_gain_names(term, split)
+        for term in ("image", "text")
+        for split in conditioning.SPLITS
+    ]
+    return {name: value for triple in names for name in triple}
+
+
+def test_sentences_compare_the_text_loss_with_its_baseline_and_end_with_the_diagnosis():
+    metrics = make_gains(0.3) | {
+        "eval/conditional_loss_text_heldout": 2.5,
+        "reference_text_loss_unigram_heldout": 3.25,
+    }
+    first, last = evaluate.format_table(metrics).splitlines()[-2:]
+    assert first.startswith("Held-out texts have a loss of 2.50 nats per token given their images")
+    assert "and 3.25 if" in first
+    assert last.startswith("Diagnosis: good.")
+    assert evaluate.describe({}) == []
+
+
+def test_the_page_of_a_run_describes_its_last_evaluation(tmp_path):
+    system, _ = runs.trained_run()
+    logs = tmp_path / workdir.LOGS
+    writer = metric_writer.MetricWriter(workdir.epath.Path(logs))
+    writer.write_scalars(50, make_gains(0.3))
+    for step, loss in ((50, 1.0), (100, 1.5)):
+        losses = {"text_heldout": [loss] * 8, "text_train": [1 / step] * 8}
+        writer.write_documents(step, losses | {overfitting.TOTAL: [loss]})
+    writer.close()
+    folder = workdir.epath.Path(tmp_path)
+    *_, overfitted, verdict = evaluate.describe_run(system, folder, folder)
+    assert overfitted.startswith("Text is overfitted since step 100")
+    assert verdict.startswith("Diagnosis: text is overfitted since step 100.")
+    (folder / workdir.EVALUATION).write_text(json.dumps(make_gains(0.0)))
+    verdict = evaluate.describe_run(system, folder, folder)[-1]
+    assert verdict.startswith("Diagnosis: images do not depend on texts yet.")
+    best = dataclasses.replace(
+        system, config=runs.make_config(checkpoint__use="best", evaluation__suite="")
+    )
+    assert evaluate.find_overfitting(best, folder) == []
+
+
+def test_the_sheet_of_a_suite_is_written(tmp_path):
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    sheet = base.Sheet(("document", "image"), ((pixels, "a", ""), (pixels, "", "")))
+    evaluate._write_sheet(sheet, workdir.epath.Path(tmp_path), "tiny")
+    assert (tmp_path / workdir.SHEET).exists()
+    evaluate._write_sheet(None, workdir.epath.Path(tmp_path / "none"), "tiny")
+    assert not (tmp_path / "none").exists()

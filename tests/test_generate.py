@@ -41,8 +41,8 @@ def generator():
     return generate.Generator(system, evaluate.load_ema_params(system, folder))
 
 
-def generate_batches(generator, prompts, chosen, seed=0, batch=8):
-    return list(generator(prompts, chosen, seed=seed, batch=batch))
+def generate_batches(generator, prompts, chosen, seed=0, batch=8, noise_ids=()):
+    return list(generator(prompts, chosen, seed=seed, batch=batch, noise_ids=noise_ids))
 
 
 def concat_canvases(batches):
@@ -100,6 +100,10 @@ def test_documents_depend_on_seed_and_index(generator, eight_documents):
     assert not np.allclose(other_seed.latents[free], latents[free])
     same = concat_canvases(generate_batches(generator, [documents()[0]] * 2, plan())).latents
     assert not np.allclose(same[0], same[1])
+    shared = generate_batches(generator, [documents()[0]] * 3, plan(), noise_ids=(1, 0, 1))
+    first, second, third = concat_canvases(shared).latents
+    np.testing.assert_array_equal(first, third)
+    np.testing.assert_allclose(np.stack([second, first]), same, atol=1e-5)
 
 
 def test_given_parts_are_unchanged(eight_documents, generator):

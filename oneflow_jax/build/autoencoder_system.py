@@ -127,6 +127,9 @@ class System:
             metrics.heldout_psnr, self.objective.model, heldout_images, eval_config.batch_size
         )
 
+    def document_losses(self) -> None:
+        """Return None: images of an autoencoder have no texts."""
+
     def source(self, split: str) -> sources.Source:
         """Open a split of the data set, and prepare the data set first if necessary."""
         config = self.config

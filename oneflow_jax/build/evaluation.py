@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from oneflow_jax.build import data, paradigms
+from oneflow_jax.build import data, own_suite, paradigms
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import emoji_styles as emoji_styles_data
@@ -131,10 +131,11 @@ _BUILDERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.
     "digits": _digits_suite,
     "emoji": _emoji_suite,
     "emoji_styles": _emoji_styles_suite,
+    "own": own_suite.make_suite,
 }
 
-FULL_METRICS_SUITES = ("emoji", "emoji_styles")
-"""Suites of labeled images, for which `full_suite` has more metrics."""
+FULL_METRICS_SUITES = ("emoji", "emoji_styles", "own")
+"""Suites that have more metrics; those of labeled images are in `full_suite`."""
 
 
 def reference_data(config: ml_collections.ConfigDict) -> full_suite.ReferenceData:
@@ -192,10 +193,7 @@ def layout_template(document: Document, layout: layouts.Layout) -> Document:
         if not documents.is_text(run[0]):
             parts.append(Gap("image"))
             continue
-        tokens = sum(len(layout.vocab.encode(part.text)) for part in run)
-        full_slots = tokens // layout.text_slots * layout.text_slots
-        parts += [Gap("text", full_slots)] if full_slots else []
-        parts.append(Gap("text"))
+        parts += own_suite.make_text_gaps(run, layout)
     return Document(tuple(parts))
 
 

@@ -20,6 +20,8 @@ def make_loop_config(config: ml_collections.ConfigDict) -> LoopConfig:
         max_to_keep=config.checkpoint.max_to_keep,
         keep_period=config.checkpoint.keep_period,
         skip_damaged=config.checkpoint.skip_damaged,
+        keep_best=config.checkpoint.keep_best,
+        use=config.checkpoint.use,
         preview_every=config.sampling.preview_every if "sampling" in config else 0,
         profile_steps=tuple(config.profile_steps),
     )

@@ -15,7 +15,8 @@ import ml_collections
 import optax
 from etils import epath
 
-from oneflow_jax.build import data, evaluation, init_from, paradigms, sampling, values
+from oneflow_jax.build import custom_data, data, evaluation, init_from, paradigms, sampling, values
+from oneflow_jax.build import document_losses as document_rows
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.costs import flops
@@ -29,7 +30,15 @@ from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
 from oneflow_jax.runtime import sharding, workdir
 from oneflow_jax.shapes import Array, Key
-from oneflow_jax.training import eval_loss, flow_map, likelihood, step, train_state, update
+from oneflow_jax.training import (
+    document_losses,
+    eval_loss,
+    flow_map,
+    likelihood,
+    step,
+    train_state,
+    update,
+)
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
@@ -137,6 +146,25 @@ class System:
         train = self._batches("train", num_workers=0, cache_size=0)
         return eval_loss.EvalLosses(
             batches, train, self.model, self.paradigm, time_bins, self.config.seed
+        )
+
+    def document_losses(self) -> document_losses.DocumentLosses | None:
+        """Return a function that maps parameters to losses of single documents.
+
+        The result is None if `evaluation.loss_documents` is 0, or if a split has no document with
+        text and images.
+        """
+        rows = document_rows.make_rows(self.config, self.layout, self.batch_sharding)
+        if not rows:
+            return None
+        match = (
+            document_rows.measure_caption_match(self.config)
+            if custom_data.is_custom(self.config)
+            else {}
+        )
+        time_bins = self.config.evaluation.time_bins
+        return document_losses.DocumentLosses(
+            rows, self.model, self.paradigm, time_bins, self.config.seed, match
         )
 
     def likelihood(self, split: str = "heldout") -> likelihood.Likelihood | None:

@@ -4,30 +4,42 @@ Each key has one entry in one of the dictionaries below. An entry checks one val
 that uses several values together checks that they do not contradict each other.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from oneflow_jax.build import paradigms
-from oneflow_jax.codecs.autoencoder.config import KINDS
-from oneflow_jax.data import overflow, prompt
-from oneflow_jax.errors import (
-    INT32_MAX,
-    UserError,
-    check_fraction,
-    check_integer,
-    check_one_of,
-    check_real,
+from oneflow_jax.build.value_checks import (
+    COUNT,
+    INSIDE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SIZE_OR_0,
+    Check,
+    check_undeclared,
+    fraction,
+    integer,
+    items,
+    mesh_size,
+    one_of,
+    optional,
+    path,
+    prompt_text,
+    real,
+    switch,
+    text,
+    text_time_sampler,
+    time_sampler,
 )
-from oneflow_jax.flows import tasks, time_couplings, time_samplers
+from oneflow_jax.codecs.autoencoder.config import KINDS
+from oneflow_jax.data import overflow
+from oneflow_jax.errors import UserError, check_integer, check_one_of
+from oneflow_jax.flows import tasks, time_couplings
 from oneflow_jax.nn import attention_ops, backbone
 from oneflow_jax.samplers import ode, time_grids, token_sampling
 from oneflow_jax.training import optimizer
-
-Check = Callable[[str, object], None]
-"""A function that takes a key and a value, and raises UserError if the value is not allowed."""
+from oneflow_jax.training.loop_config import USES
 
 MAX_STEPS = 100_000
 """Maximum number of steps of a solver; a time grid with more steps would fill the memory."""
@@ -44,123 +56,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 CODECS = ("patches", "vae", "vq")
 
 
-def integer(minimum: int, maximum: int = INT32_MAX) -> Check:
-    """Return a check that a value is an integer from `minimum` to `maximum`."""
-    return lambda field, value: check_integer(field, value, minimum, maximum)
-
-
-def real(**limits: Any) -> Check:  # noqa: ANN401 - arguments of check_real
-    """Return a check that a value is a finite number within `limits` (see `check_real`)."""
-    return lambda field, value: check_real(field, value, **limits)
-
-
-def fraction(**limits: bool) -> Check:
-    """Return a check that a value is from 0 to 1; `limits` may exclude 0 or 1."""
-    return lambda field, value: check_fraction(field, value, **limits)
-
-
-def one_of(choices: Iterable[object]) -> Check:
-    """Return a check that a value is one of the choices."""
-    return lambda field, value: check_one_of(field, value, choices)
-
-
-def optional(check: Check) -> Check:
-    """Return a check that also allows None."""
-    return lambda field, value: None if value is None else check(field, value)
-
-
-def items(check: Check) -> Check:
-    """Return a check that a value is a tuple or list whose items pass `check`."""
-
-    def check_items(field: str, value: object) -> None:
-        if not isinstance(value, tuple | list):
-            raise UserError(f"{field}={value!r}: not a tuple. Give values in parentheses.")
-        for index, item in enumerate(value):
-            check(f"{field}[{index}]", item)
-
-    return check_items
-
-
-def text(field: str, value: object) -> None:
-    """Check that a value is text."""
-    if not isinstance(value, str):
-        raise UserError(f"{field}={value!r}: not text. Give a string in quotes.")
-
-
-def prompt_text(field: str, value: object) -> None:
-    """Check the syntax of a prompt; otherwise a mistake would appear only after training."""
-    text(field, value)
-    try:
-        prompt.split(value)
-    except UserError as error:
-        raise UserError(f"{field}={value!r}: {error}") from error
-
-
-def path(field: str, value: object) -> None:
-    """Check that a value is a path: a string that is not empty."""
-    text(field, value)
-    if not value.strip():
-        raise UserError(f"{field}={value!r}: the path is empty. Give the path of a folder.")
-
-
-def switch(field: str, value: object) -> None:
-    """Check that a value is True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise UserError(f"{field}={value!r}: not a boolean. Give True or False.")
-
-
-def mesh_size(field: str, value: object) -> None:
-    """Check the size of a mesh axis: a positive integer, or -1 for the remaining devices."""
-    check_integer(field, value, -1)
-    if value == 0:
-        raise UserError(f"{field}=0: not a size. Give 1 or more, or -1 for the remaining devices.")
-
-
-def time_sampler(field: str, value: object) -> None:
-    """Check a time sampler: its name, and the numbers that follow the name."""
-    if not isinstance(value, tuple | list) or not value:
-        raise UserError(
-            f"{field}={value!r}: no time sampler. Give its name and numbers, e.g. ('power', 2.0)."
-        )
-    name, *numbers = value
-    check_one_of(field, name, time_samplers.TIME_SAMPLERS)
-    # A time sampler that was added from outside the package may take any numbers.
-    checks = TIME_SAMPLER_ARGUMENTS.get(name, (real(),) * len(numbers))
-    if len(numbers) != len(checks):
-        raise UserError(
-            f"{field}={value!r}: it has {len(numbers)} numbers. Give {len(checks)} after {name!r}."
-        )
-    for index, (check, number) in enumerate(zip(checks, numbers, strict=True), 1):
-        check(f"{field}[{index}]", number)
-
-
-def text_time_sampler(field: str, value: object) -> None:
-    """Check a time sampler, or (), which stands for the value of `paradigm.time_sampler`."""
-    if value not in ((), []):
-        time_sampler(field, value)
-
-
 def check_paradigm_name(field: str, value: object) -> None:
     """Check the name of a paradigm, which may have been added from outside the package."""
     check_one_of(field, value, paradigms.BUILDERS)
 
-
-def check_undeclared(field: str, value: object) -> None:
-    """Check a value whose key is in no table, such as a user's key: a float must be finite."""
-    if isinstance(value, float | np.floating):
-        check_real(field, value)
-
-
-COUNT, SIZE_OR_0 = integer(1), integer(0)
-POSITIVE, NOT_NEGATIVE = real(minimum=0, allow_minimum=False), real(minimum=0)
-INSIDE = fraction(allow_zero=False, allow_one=False)
-
-TIME_SAMPLER_ARGUMENTS: dict[str, tuple[Check, ...]] = {
-    "power": (POSITIVE,),
-    "logit_normal": (real(), POSITIVE),
-    "information": (real(), POSITIVE, fraction(), POSITIVE),
-}
-"""Checks of the numbers that follow the name of each time sampler."""
 
 RUN: dict[str, Check] = {
     "name": text,
@@ -194,8 +93,11 @@ RUN: dict[str, Check] = {
     "checkpoint.max_to_keep": COUNT,
     "checkpoint.keep_period": SIZE_OR_0,
     "checkpoint.skip_damaged": switch,
+    "checkpoint.keep_best": switch,
+    "checkpoint.use": one_of(USES),
     "evaluation.every": COUNT,
     "evaluation.time_bins": COUNT,
+    "evaluation.loss_documents": SIZE_OR_0,
     "evaluation.num_samples": COUNT,
     "evaluation.batch_size": COUNT,
     "evaluation.pca_images": COUNT,

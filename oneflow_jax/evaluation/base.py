@@ -10,7 +10,7 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import bootstrap
 
 GalleryCell = tuple[np.ndarray, str, str]
-"""One cell of a contact sheet: an image, its caption, and "right" or "wrong"."""
+"""One cell of a contact sheet: an image, its caption, and "right", "wrong" or "" (not scored)."""
 
 
 BootstrapSamples = Mapping[str, np.ndarray]
@@ -89,6 +89,8 @@ class EvalTask:
             twice the NFE.
         is_editing: whether the model corrects errors in the prompts instead of filling gaps.
         is_captioning: whether the model generates text for an image that comes before the text.
+        noise_ids: for each prompt, a number that determines its noise together with the seed; ()
+            for the prompt's index, so that all prompts have different noise.
     """
 
     name: str
@@ -97,6 +99,30 @@ class EvalTask:
     may_insert_images: bool = False
     is_editing: bool = False
     is_captioning: bool = False
+    noise_ids: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """A contact sheet of generated documents beside real ones.
+
+    Attributes:
+        headers: header of each column.
+        cells: cells in reading order.
+    """
+
+    headers: tuple[str, ...]
+    cells: tuple[GalleryCell, ...]
+
+
+Documents = Sequence[Document]
+
+DocumentsByTask = dict[str, Documents]
+"""The generated documents of each task, by its name."""
+
+
+def _no_sheet(generated: DocumentsByTask) -> None:
+    del generated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +134,13 @@ class EvalSuite:
         measure_reference: function that returns metrics of the data or of a classifier, by name.
             These metrics do not depend on the model. The function may take minutes, because it may
             train the classifier.
+        make_sheet: function that maps the generated documents of each task, by its name, to a
+            contact sheet, or to None.
     """
 
     tasks: tuple[EvalTask, ...]
     measure_reference: Callable[[], Mapping[str, float]] = dict
+    make_sheet: Callable[[DocumentsByTask], Sheet | None] = _no_sheet
 
 
 def diversity(labels: Sequence[str], num_labels: int) -> float:

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tqdm
 from etils import epath
@@ -15,6 +16,10 @@ from oneflow_jax.runtime import distributed, renamed_keys, storage
 
 METRICS_FILE = "metrics.jsonl"
 """File with one JSON line for each report: {"step": 100, "train/loss": 1.2, ...}."""
+
+DOCUMENTS_FILE = "document_losses.jsonl"
+"""File with one JSON line for each evaluation of single documents: {"step": 100, "text_heldout":
+[1.2, 0.9], ...}."""
 
 
 def setup_logging() -> None:
@@ -44,6 +49,9 @@ class NullWriter:
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Do nothing."""
 
+    def write_documents(self, step: int, losses: Mapping[str, Sequence[float]]) -> None:
+        """Do nothing."""
+
     def flush(self) -> None:
         """Do nothing."""
 
@@ -70,6 +78,12 @@ class MetricWriter:
         path = self._staged.local / METRICS_FILE
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._lines = path.open("a")
+        if (directory / DOCUMENTS_FILE).exists():
+            rows = [
+                row for row in _read_rows(directory / DOCUMENTS_FILE) if row["step"] <= resume_step
+            ]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (self._staged.local / DOCUMENTS_FILE).write_text(text)
         where = str(self._staged.local)
         import tensorboardX  # A slow import: it loads the client of Google Cloud Storage.
 
@@ -82,6 +96,15 @@ class MetricWriter:
         self._lines.write(json.dumps({"step": step} | row) + "\n")
         for name, value in scalars.items():
             self._events.add_scalar(name.replace("=", "_"), value, step)  # TensorBoard rejects "=".
+
+    def write_documents(self, step: int, losses: Mapping[str, Sequence[float]]) -> None:
+        """Write the losses of single documents, by name; a document without a loss has NaN."""
+        row = {
+            name: [x if math.isfinite(x) else None for x in values]
+            for name, values in losses.items()
+        }
+        with (self._staged.local / DOCUMENTS_FILE).open("a") as file:
+            file.write(json.dumps({"step": step} | row) + "\n")
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Write texts to the TensorBoard events."""
@@ -106,15 +129,26 @@ def read_metrics(directory: epath.Path) -> list[dict[str, float]]:
 
     A killed run may leave a truncated line, which is skipped.
     """
-    path = directory / METRICS_FILE
+    return [
+        {renamed_keys.upgrade_metric(name): value for name, value in row.items()}
+        for row in _read_rows(directory / METRICS_FILE)
+    ]
+
+
+def read_documents(directory: epath.Path) -> list[tuple[int, dict[str, list[float | None]]]]:
+    """Return (step, losses of single documents by name) of each evaluation in a folder."""
+    rows = _read_rows(directory / DOCUMENTS_FILE)
+    return [(int(row.pop("step")), row) for row in rows]
+
+
+def _read_rows(path: epath.Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines without truncated lines; [] if it does not exist."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except json.JSONDecodeError:
             logging.warning("%s: a truncated line is skipped: %s", path, line[:80])
-            continue
-        rows.append({renamed_keys.upgrade_metric(name): value for name, value in row.items()})
     return rows
 
 

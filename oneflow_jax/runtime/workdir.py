@@ -13,6 +13,7 @@
 | weights.safetensors | EMA parameters of an export; see `training.export`                  |
 | logs/               | scalars over time; see `runtime.metric_writer`                      |
 | evaluation.json     | metrics, name -> value                                              |
+| heldout.png         | own data: held-out documents beside what the model makes of them    |
 | aot.json            | compiled memory, FLOPs and collectives by TPU topology; see `aot`   |
 | aot.png             | plot of the memory of a TPU chip                                    |
 | samples.html        | page of samples                                                     |
@@ -46,6 +47,7 @@ WEIGHTS = "weights.safetensors"
 LOGS = "logs"
 CODEC = "codec"
 EVALUATION = "evaluation.json"
+SHEET = "heldout.png"
 AOT_REPORT = "aot.json"
 AOT_MEMORY_PLOT = "aot.png"
 SAMPLES_PAGE = "samples.html"
@@ -91,12 +93,19 @@ another `source.path` is the same.
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
 """Keys whose value applies to one start of the program, with the value that is saved instead."""
 
+CHECKPOINT_DEFAULTS = {
+    "checkpoint.skip_damaged": False,
+    "checkpoint.keep_best": False,
+    "checkpoint.use": "newest",
+}
+"""Values of keys that are missing in runs and comparisons which earlier versions saved."""
+
 DEFAULTS_FOR_OLD_RUNS = {
+    **CHECKPOINT_DEFAULTS,
     "profile_steps": (),
     "compilation_cache": False,
     "aot_topologies": (),
     "checkpoint.keep_period": 0,
-    "checkpoint.skip_damaged": False,
     "data.num_streams": 1,
     "data.num_prepare_workers": 1,
     "optimizer.freeze": "",
@@ -113,6 +122,7 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "model.attention": "xla",
     "sampling.preview_every": 0,
     "sampling.top_k": 0,
+    "evaluation.loss_documents": 0,
     "evaluation.full_metrics": False,
     "evaluation.inception_weights": "",
     "evaluation.clip_dir": "",
@@ -276,10 +286,10 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
             "--config with the configuration of the run."
         ) from error
     for model in saved.get("models", {}).values():
-        _fill_missing_keys(model, {"checkpoint.skip_damaged": False})
+        _fill_missing_keys(model, CHECKPOINT_DEFAULTS | {"evaluation.loss_documents": 0})
     if "models" in saved:
         for name in {"codec", "text_model"} & saved.keys():
-            _fill_missing_keys(saved[name], {"checkpoint.skip_damaged": False})
+            _fill_missing_keys(saved[name], CHECKPOINT_DEFAULTS)
     if "paradigm" in saved:
         _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
     elif "autoencoder" in saved:

@@ -4,6 +4,7 @@
     <workdir>/checkpoints/<step>/train      step, root key, parameters and optimizer state
     <workdir>/checkpoints/<step>/data       position of each stream of the input pipeline, as JSON
     <workdir>/checkpoints/<step>/checksums  checksums of the arrays (`checksums`), as JSON
+    <workdir>/checkpoints/<step>/loss       held-out loss, as JSON, if it was measured at this step
     <workdir>/damaged_checkpoints/<step>    a damaged checkpoint that training has skipped
 
 Saving is asynchronous. Orbax renames the folder of a step to its final name once the folder is
@@ -25,7 +26,7 @@ from oneflow_jax.data import streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, storage, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import checksums
+from oneflow_jax.training import best_checkpoint, checksums
 from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
@@ -43,7 +44,12 @@ class Checkpoints:
     """The checkpoints of one run, as a context manager that waits for the last save on exit."""
 
     def __init__(
-        self, folder: epath.Path, max_to_keep: int | None = None, keep_period: int = 0
+        self,
+        folder: epath.Path,
+        max_to_keep: int | None = None,
+        keep_period: int = 0,
+        *,
+        keep_best: bool = False,
     ) -> None:
         """Open the checkpoints of a run; the folder need not exist yet.
 
@@ -53,19 +59,23 @@ class Checkpoints:
                 of killed saves are deleted. None deletes nothing; use None to read checkpoints
                 while another process may be saving.
             keep_period: interval in steps at which checkpoints are kept permanently; 0 for none.
+            keep_best: whether to also keep the checkpoint with the lowest held-out loss.
         """
-        policies = ocp.training.preservation_policies
-        preservation = [policies.LatestN(max_to_keep)]
-        if keep_period:
-            preservation.append(policies.EveryNSteps(keep_period))
         directory = folder / workdir.CHECKPOINTS
         # Orbax needs an absolute path. A gs:// path is already absolute, and `absolute()` would
         # corrupt it.
         absolute = directory if directory.is_absolute() else directory.absolute()
         self._directory = storage.LiteralPath(absolute)
         storage.check_storable(self._directory, "--workdir")
+        self._losses = best_checkpoint.HeldoutLosses(self._directory)
+        policies = ocp.training.preservation_policies
+        preservation = [policies.LatestN(max_to_keep)]
+        if keep_period:
+            preservation.append(policies.EveryNSteps(keep_period))
+        if keep_best:
+            preservation.append(self._losses)
         handlers = ocp.handlers.local_registry()
-        for name in ("data", "checksums"):
+        for name in ("data", "checksums", best_checkpoint.ITEM):
             handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
         options = ocp.options.CheckpointablesOptions(registry=handlers)
         saving = ocp.options.ArrayOptions.Saving(
@@ -95,10 +105,23 @@ class Checkpoints:
         newest = self._checkpointer.latest
         return None if newest is None else newest.step
 
-    def save(self, state: TrainState, step: int, data: streams.BatchIterator) -> None:
+    def save(
+        self,
+        state: TrainState,
+        step: int,
+        data: streams.BatchIterator,
+        heldout_loss: float | None = None,
+    ) -> None:
         """Start an asynchronous save of the state and the position of `data`.
 
         The method copies the arrays before it returns, so the caller may donate them afterwards.
+
+        Args:
+            state: the training state.
+            step: the step of the state.
+            data: the iterator whose position is saved.
+            heldout_loss: the held-out loss at this step; None if it was not measured. The best
+                checkpoint is that with the lowest loss.
 
         Raises:
             UserError: parameters or EMA parameters are not finite; or this checkpoint or the
@@ -110,6 +133,7 @@ class Checkpoints:
         items = {"ema": state.ema, "train": _without_ema(state)}
         items |= {"checksums": _compute_checksums(items)}
         items |= {"data": distributed.all_gather_json(data.state)}
+        items |= self._losses.make_item(step, heldout_loss)
         with self._translate_errors():
             self._checkpointer.save_checkpointables_async(step, items)
 
@@ -146,38 +170,56 @@ class Checkpoints:
             "train": _without_ema(abstract_state),
             "data": None,
         }
-        items = self._load_newest(like_items, skip_damaged=skip_damaged, set_aside=True)
+        items = self._load_first(like_items, skip_damaged=skip_damaged, set_aside=True)
         data.set_state(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
-    def restore_ema(self, abstract_params: PyTree, *, skip_damaged: bool = False) -> PyTree:
-        """Restore the newest EMA parameters with the shapes and shardings of `abstract_params`.
+    def restore_ema(
+        self, abstract_params: PyTree, *, skip_damaged: bool = False, use: str = "newest"
+    ) -> PyTree:
+        """Restore EMA parameters with the shapes and shardings of `abstract_params`.
 
         Nothing is written: with `skip_damaged`, damaged checkpoints stay where they are.
 
-        Raises:
-            UserError: the run has no checkpoint, or the checkpoint is damaged.
-        """
-        return self._load_newest({"ema": abstract_params}, skip_damaged=skip_damaged)["ema"]
+        Args:
+            abstract_params: shapes, dtypes and shardings of the parameters.
+            skip_damaged: whether to skip damaged checkpoints.
+            use: "newest", or "best" for the checkpoint with the lowest held-out loss.
 
-    def _load_newest(
-        self, like_items: dict[str, Any], *, skip_damaged: bool, set_aside: bool = False
+        Raises:
+            UserError: the run has no checkpoint, the checkpoint is damaged, or `use` is "best" and
+                no checkpoint has a held-out loss.
+        """
+        like_items = {"ema": abstract_params}
+        return self._load_first(like_items, skip_damaged=skip_damaged, use=use)["ema"]
+
+    def _load_first(
+        self,
+        like_items: dict[str, Any],
+        *,
+        skip_damaged: bool,
+        set_aside: bool = False,
+        use: str = "newest",
     ) -> dict[str, Any]:
-        """Load the newest checkpoint, or with `skip_damaged` the newest undamaged checkpoint."""
+        """Load the newest or the best checkpoint; with `skip_damaged`, the first undamaged one."""
         steps = self._list_common_steps()
+        if steps and use == "best":
+            steps = self._losses.order(steps)
         if not steps:
             raise UserError(
                 f"{self._directory}: there is no checkpoint. Train first, with --mode=train.",
                 in_all_processes=True,
             )
-        for step, older in zip(steps, [*steps[1:], None], strict=True):
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
             if "data" in like_items:
                 self._check_version(step)
             items, damage = self._try_load(step, like_items)
             if not damage:
+                if use == "best":
+                    logging.info("Checkpoint of step %d: its held-out loss is the lowest.", step)
                 return items
             path = self._directory / str(step)
-            if older is None:
+            if following is None:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}), and there is no older "
                     "checkpoint. Restore it from a backup, or train in another --workdir.",
@@ -186,7 +228,7 @@ class Checkpoints:
             if not skip_damaged:
                 raise UserError(
                     f"{path}: the checkpoint is damaged ({damage}). Restore it from a backup, or "
-                    f"continue from step {older} with --config.{SKIP_DAMAGED}=True.",
+                    f"continue from step {following} with --config.{SKIP_DAMAGED}=True.",
                     in_all_processes=True,
                 )
             target = self._set_aside(path) if set_aside else path

@@ -29,6 +29,9 @@ EvalStep = Callable[[PyTree, Array, Array, Canvas], Metrics]
 The number is u for the losses of a batch, and the dropout probability for conditional losses.
 """
 
+HELDOUT_LOSS = "eval/loss"
+"""Name of the held-out loss with the weights of training; the best checkpoint has the lowest."""
+
 CONDITIONAL_LOSSES = (
     ("loss_text_given_image", "image_to_text", "text"),
     ("loss_image_given_text", "text_to_image", "image"),
@@ -64,7 +67,7 @@ class EvalLosses:
         """
         self._canvas, self._train_batches = _first_batch(batches), train_batches
         self._times: Sequence[float] = [(i + 0.5) / time_bins for i in range(time_bins)]
-        self._key = jax.random.key(seed)
+        self._key, self._weights = jax.random.key(seed), paradigm.weights
         self._eval_step = functools.partial(_eval_step, model=model, paradigm=paradigm)
         terms = {term for term, _ in paradigm.weights}
         self._seed = seed
@@ -86,7 +89,8 @@ class EvalLosses:
         """Return mean losses by name, over all times and at each time.
 
         For example, `eval/loss_text` is the mean over all times, and `eval/loss_text/t=0.10` is the
-        loss at one time. The losses `eval/loss_text_given_image` and `eval/loss_image_given_text`
+        loss at one time. `eval/loss` is the sum of the terms, weighted as in training. The losses
+        `eval/loss_text_given_image` and `eval/loss_image_given_text`
         are measured at u = 0, and the condition is clean. Both are missing if the batch has no
         images. Conditioning gains (`conditioning.all_metric_names`) compare them with the losses
         without the condition, also for training documents.
@@ -113,7 +117,8 @@ class EvalLosses:
                 scored[f"eval/{name}"] = metrics.Average(shown.total.sum(), shown.count.sum())
         # A term without scored slots has no mean.
         means = {name: float(term.compute()) for name, term in scored.items() if term.count > 0}
-        return means | gains
+        weighted = [w * means.get(f"eval/loss_{term}", 0.0) for term, w in self._weights]
+        return means | gains | {HELDOUT_LOSS: sum(weighted)}
 
     @functools.cached_property
     def _train_canvas(self) -> Canvas:

@@ -40,9 +40,10 @@ def export(
     abstract_params: PyTree,
     *,
     skip_damaged: bool = False,
+    use: str = "newest",
     autoencoder: Savable | None = None,
 ) -> epath.Path:
-    """Write the newest EMA parameters of a run, and the other files that sampling needs.
+    """Write the EMA parameters of a run, and the other files that sampling needs.
 
     Args:
         config: the run's configuration.
@@ -51,6 +52,7 @@ def export(
             folder is replaced.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
         skip_damaged: whether to skip damaged checkpoints instead of raising an error.
+        use: which checkpoint to export, one of `loop_config.USES`.
         autoencoder: the autoencoder of the codec; None for a codec without autoencoder.
 
     Returns:
@@ -64,7 +66,7 @@ def export(
         raise UserError("--mode=export needs all parameters in one process. Run it on one host.")
     if (output / workdir.CHECKPOINTS).exists():
         raise UserError(f"--output={output}: this is the folder of a run. Choose another folder.")
-    loaded = load_ema_params(run_dir, abstract_params, skip_damaged=skip_damaged)
+    loaded = load_ema_params(run_dir, abstract_params, skip_damaged=skip_damaged, use=use)
     params = traverse_util.flatten_dict(loaded, sep="/")
     with np.errstate(over="ignore"):  # The check below reports overflow.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
@@ -91,14 +93,19 @@ def export(
 
 
 def load_ema_params(
-    folder: epath.Path, abstract_params: PyTree, *, skip_damaged: bool = False
+    folder: epath.Path,
+    abstract_params: PyTree,
+    *,
+    skip_damaged: bool = False,
+    use: str = "newest",
 ) -> PyTree:
-    """Load the newest EMA parameters of a run, or the parameters of an export.
+    """Load the EMA parameters of a run, or the parameters of an export.
 
     Args:
         folder: folder of a run or of an export.
         abstract_params: shapes, dtypes and shardings of the EMA parameters.
         skip_damaged: whether to skip damaged checkpoints instead of raising an error.
+        use: which checkpoint of a run to load, one of `loop_config.USES`.
 
     Raises:
         UserError: the folder has neither a checkpoint nor an export, or the parameters in it are
@@ -106,7 +113,7 @@ def load_ema_params(
     """
     if not workdir.is_export(folder):
         with checkpoint.Checkpoints(folder) as checkpoints:
-            return checkpoints.restore_ema(abstract_params, skip_damaged=skip_damaged)
+            return checkpoints.restore_ema(abstract_params, skip_damaged=skip_damaged, use=use)
     path = folder / workdir.WEIGHTS
     try:
         stored = safetensors.numpy.load(path.read_bytes())

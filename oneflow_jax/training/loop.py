@@ -12,10 +12,13 @@ from etils import epath
 from oneflow_jax.data import streams
 from oneflow_jax.runtime import preemption, sharding, storage
 from oneflow_jax.shapes import Key, PyTree
-from oneflow_jax.training import checkpoint, optimizer, profiler, reporter, train_state
+from oneflow_jax.training import checkpoint, eval_loss, optimizer, profiler, reporter, train_state
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
 from oneflow_jax.training.update import Metrics
+
+DocumentLossFn = Callable[[PyTree], tuple[dict[str, float], dict[str, list[float]]]]
+"""Function from EMA parameters to scalars by name, and to the loss of each document by name."""
 
 
 class System(Protocol):
@@ -59,6 +62,9 @@ class System(Protocol):
     def eval_losses(self) -> Callable[[PyTree], dict[str, float]]:
         """Return a function that maps EMA parameters to held-out losses by name."""
 
+    def document_losses(self) -> DocumentLossFn | None:
+        """Return a function that maps EMA parameters to losses of single documents, or None."""
+
 
 def run(
     system: System, folder: epath.Path, preview: Callable[[int, PyTree], None] | None = None
@@ -81,28 +87,36 @@ def run(
     with (
         sharding.mesh_context(system.mesh),
         contextlib.closing(iter(system.train_batches())) as data,
-        checkpoint.Checkpoints(folder, settings.max_to_keep, settings.keep_period) as checkpoints,
+        checkpoint.Checkpoints(
+            folder, settings.max_to_keep, settings.keep_period, keep_best=settings.keep_best
+        ) as checkpoints,
         preemption.stop_handler() as stop,
     ):
         state = restore_or_init(system, checkpoints, data)
         train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
-        losses = system.eval_losses()
+        losses, document_losses = system.eval_losses(), system.document_losses()
         report = reporter.Reporter(system, folder, int(state.step))
         for number in range(int(state.step) + 1, settings.steps + 1):
             with report.data_wait():
                 batch = next(data)
             state, measured = train_step(number, state, batch)
             report.record(number, measured)
+            heldout_loss = None
             if number % settings.eval_every == 0:
                 with report.pause_timer():
-                    report.write(number, losses(state.ema))
+                    scalars, by_document = losses(state.ema), {}
+                    heldout_loss = scalars.get(eval_loss.HELDOUT_LOSS)
+                    if document_losses:
+                        more, by_document = document_losses(state.ema)
+                        scalars |= more
+                    report.write(number, scalars, by_document)
             last = number == settings.steps or stop.is_due(number)
             if number % settings.checkpoint_every == 0 or last:
                 with report.pause_timer():  # Raises an error if the loss is not finite.
                     owner.check()
                     # The saved data position must match the state, so the loop reads the next
                     # batch only after the save.
-                    checkpoints.save(state, number, data)
+                    checkpoints.save(state, number, data, heldout_loss)
             if preview and number % settings.preview_every == 0:
                 with report.pause_timer():
                     preview(number, state.ema)

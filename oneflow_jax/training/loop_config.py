@@ -5,6 +5,9 @@ import dataclasses
 from oneflow_jax.errors import UserError, check_at_least
 from oneflow_jax.training import profiler
 
+USES = ("newest", "best")
+"""Values of `checkpoint.use`: which checkpoint evaluation, sampling and exporting use."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
@@ -21,6 +24,9 @@ class LoopConfig:
         preview_every: interval between pages of samples; 0 for none.
         skip_damaged: whether to skip damaged checkpoints on resume, and to move them to another
             folder.
+        keep_best: whether to also keep the checkpoint with the lowest held-out loss.
+        use: which checkpoint evaluation, sampling and exporting use, one of `USES`. Training always
+            resumes from the newest one.
         profile_steps: first and last step to profile; () for none.
     """
 
@@ -33,6 +39,8 @@ class LoopConfig:
     keep_period: int = 0
     preview_every: int = 0
     skip_damaged: bool = False
+    keep_best: bool = False
+    use: str = "newest"
     profile_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

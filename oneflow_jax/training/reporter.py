@@ -32,7 +32,7 @@ from jax.experimental import multihost_utils
 from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer, workdir
-from oneflow_jax.training import conditioning, optimizer
+from oneflow_jax.training import conditioning, diagnosis, eval_loss, optimizer, overfitting
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.update import Metrics
 
@@ -76,6 +76,9 @@ class Reporter:
         self._sums: Metrics = {}
         self._step_times: list[float] = []
         self._data_wait_seconds = 0.0
+        # The logs may have evaluations after `start_step`, of steps that training repeats.
+        history = metric_writer.read_documents(folder / workdir.LOGS)
+        self._history = [one for one in history if one[0] <= start_step]
         self._start_step, self._start_time = start_step, time.monotonic()
         self._last_flush_time = self._start_time
 
@@ -125,12 +128,32 @@ class Reporter:
         if number % self._every == 0:
             self._write_report(number)
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write scalars to the logs, for example held-out losses, and what they say in words."""
+    def write(
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        by_document: dict[str, list[float]] | None = None,
+    ) -> None:
+        """Write an evaluation to the logs, and log what it says in words.
+
+        Args:
+            step: the step of the evaluation.
+            scalars: scalars by name, for example held-out losses.
+            by_document: losses of single documents by name, which show overfitting.
+        """
         self._writer.write_scalars(step, scalars)
+        if by_document:
+            if eval_loss.HELDOUT_LOSS in scalars:
+                total = {overfitting.TOTAL: [scalars[eval_loss.HELDOUT_LOSS]]}
+                by_document = by_document | total
+            self._writer.write_documents(step, by_document)
+            self._history.append((step, by_document))
         self._writer.flush()
-        for sentence in conditioning.describe(scalars):
+        overfitted = overfitting.find(self._history)
+        for sentence in (*conditioning.describe(scalars), *overfitting.describe(overfitted)):
             logging.info("Step %d: %s", step, sentence)
+        if verdict := diagnosis.diagnose(scalars, overfitted):
+            logging.info("Step %d: %s", step, verdict)
 
     def close(self) -> None:
         """Close the logs and the progress bar."""

@@ -27,6 +27,7 @@ def write_contact_sheet(
     cells: Sequence[tuple[trajectory.Pixels, str, str]],
     columns: int,
     title: str,
+    headers: Sequence[str] = (),
 ) -> None:
     """Write a grid of images with captions, in reading order.
 
@@ -36,6 +37,7 @@ def write_contact_sheet(
           the color of the caption.
       columns: number of cells in a row.
       title: title at the top.
+      headers: header of each column, above the first row.
     """
     face = fonts.load_font("text", 22)
     captions = [fonts.wrap_text(caption, face, CELL_WIDTH) for _, caption, _ in cells]
@@ -51,7 +53,9 @@ def write_contact_sheet(
     cell = max((image.width for image in images), default=CELL_WIDTH)
     width = 2 * MARGIN + columns * cell + (columns - 1) * GAP
     titles = fonts.wrap_text(title, heading, width - 2 * MARGIN)
-    top = MARGIN + 44 * len(titles) + 16
+    labels = [fonts.wrap_text(header, face, cell) for header in headers]
+    header_top = MARGIN + 44 * len(titles) + 16
+    top = header_top + 27 * max(map(len, labels), default=0) + (8 if labels else 0)
     canvas = Image.new(
         "RGB",
         (width, top + sum(heights) + GAP * len(heights) + MARGIN - GAP),
@@ -59,6 +63,9 @@ def write_contact_sheet(
     )
     draw = ImageDraw.Draw(canvas)
     _draw_lines(draw, (MARGIN, MARGIN - 8), titles, heading, 44, fonts.TEXT_COLOR)
+    for column, label in enumerate(labels):
+        corner = (MARGIN + column * (cell + GAP), header_top)
+        _draw_lines(draw, corner, label, face, 27, fonts.MUTED_COLOR)
     for at, height in zip(rows, heights, strict=True):
         row = zip(images[at : at + columns], captions[at : at + columns], strict=True)
         for column, (image, caption) in enumerate(row):

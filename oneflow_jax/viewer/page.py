@@ -46,6 +46,7 @@ def write(
     heading: str,
     notes: Sequence[str] = (),
     intro: str = INTRO_CONCURRENT,
+    sheet: bytes | None = None,
 ) -> None:
     """Write the page to `path`, and create its folder if necessary.
 
@@ -58,6 +59,7 @@ def write(
       heading: title of the page.
       notes: lines in the footer, such as the attribution of images.
       intro: introduction of the page, as HTML.
+      sheet: PNG of held-out documents beside what the model makes of them.
     """
     tiles = sprite_sheet.SpritePacker()
     stories = [_serialize_view(tiles, index, view) for index, view in enumerate(views)]
@@ -74,6 +76,7 @@ def write(
         intro=intro,
         settings=settings,
         word_columns=_make_word_columns(views),
+        sheet=sheet,
         notes=[note for note in (*notes, remark) if note],
     )
 

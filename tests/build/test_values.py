@@ -57,7 +57,7 @@ MAY_BE_ZERO = re.compile(
     r"seed|.*\.seed|.*(?<!max_mask)_weight|.*_scale|.*_prob|codec\.mean|optimizer\.(b1|b2|ema_decay|weight_decay"
     r"|warmup_steps|end_lr_fraction)|data\.(num_workers|cache_size|text_slot_multiple)"
     r"|checkpoint\.keep_period|paradigm\.(tasks|time_coupling)\..*|source\.(interleaved|styled|keywords)"
-    r"|sampling\.(preview_every|top_k|temperature)"
+    r"|sampling\.(preview_every|top_k|temperature)|evaluation\.loss_documents"
 )
 
 MAY_BE_NEGATIVE = re.compile(r"codec\.mean|mesh\..*")

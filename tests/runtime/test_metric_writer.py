@@ -125,3 +125,15 @@ def test_remaining_time_is_estimated_from_the_resume_step(monkeypatch, caplog):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.6, "1:02"), (3661, "1:01:01")])
 def test_duration_format(seconds, text):
     assert metric_writer._format_duration(seconds) == text
+
+
+def test_losses_of_documents_are_read_back_and_resuming_deletes_later_ones(folder):
+    writer = metric_writer.MetricWriter(folder)
+    for step in (50, 100):
+        writer.write_documents(step, {"text_heldout": [1.0, math.nan]})
+    writer.close()
+    losses = {"text_heldout": [1.0, None]}
+    assert metric_writer.read_documents(folder) == [(50, losses), (100, losses)]
+    metric_writer.MetricWriter(folder, 50).close()
+    assert metric_writer.read_documents(folder) == [(50, losses)]
+    assert metric_writer.read_documents(folder / "none") == []

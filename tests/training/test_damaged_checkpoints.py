@@ -71,9 +71,13 @@ def restore_ema(folder, **options):
 
 
 def assert_step(state, step):
-    expected = make_state(step)
     assert int(state.step) == step
-    for x, y in zip(jax.tree.leaves(state.ema), jax.tree.leaves(expected.ema), strict=True):
+    assert_ema(state.ema, step)
+
+
+def assert_ema(ema, step):
+    expected = make_state(step).ema
+    for x, y in zip(jax.tree.leaves(ema), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(x, y)
 
 

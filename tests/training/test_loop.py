@@ -95,6 +95,23 @@ def make_metrics(loss, documents=8.0):
     }
 
 
+def test_evaluations_of_documents_are_logged_in_words_also_after_a_resume(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for step, loss in ((2, 2.0), (4, 1.0), (6, 1.5)):
+        system = system_lib.system(runs.make_config(), runs.trained_run()[1])
+        log = reporter.Reporter(system, workdir.epath.Path(tmp_path), start_step=step - 2)
+        losses = {"text_heldout": [loss] * 8, "text_train": [1 / step] * 8}
+        log.write(step, {"eval/loss": loss}, losses)
+        log.close()
+    assert [one.message for one in caplog.records if "overfitted" in one.message] == [
+        "Step 6: Text is overfitted since step 6: the held-out loss was lowest at step 4, and has "
+        "risen by 50% since (95 % interval 50% to 50%), while the loss of training documents fell."
+    ]
+    rows = metric_writer.read_documents(workdir.epath.Path(tmp_path) / workdir.LOGS)
+    assert [step for step, _ in rows] == [2, 4, 6]
+    assert rows[-1][1]["total_heldout"] == [1.5]
+
+
 def test_means_since_the_last_report(tmp_path):
     log = report(tmp_path, logging__every=2)
     for number, loss in enumerate([1.0, 3.0, 5.0, 6.0], 1):

@@ -44,6 +44,20 @@ def test_long_captions_and_many_rows_fit(tmp_path):
         assert (border == paper).all()
 
 
+def test_headers_are_above_the_first_row(tmp_path):
+    cells = [(examples.make_square("red"), "", "")] * 2
+
+    def first_red_row(headers):
+        path = tmp_path / "sheet.png"
+        contact_sheet.write_contact_sheet(path, cells, 2, "title", headers)
+        image = np.asarray(Image.open(path).convert("RGB"))
+        return np.flatnonzero((image == examples.COLORS["red"]).all(-1).any(1))[0]
+
+    plain, one_line = first_red_row(()), first_red_row(("left", "right"))
+    assert plain < one_line < first_red_row(("left", "a header of several words and lines"))
+    assert ImageColor.getrgb(fonts.MUTED_COLOR) in read_colors(tmp_path / "sheet.png")
+
+
 def test_filmstrip_shows_text_and_images_at_each_step(tmp_path):
     view = examples.make_masked_view()
     for at in (0, 2, -1):

@@ -145,3 +145,14 @@ def test_a_long_run_of_large_noise_stays_below_3_megabytes(tmp_path, monkeypatch
     text = write_page(path, [make_noise_view(str(i)) for i in range(4)])
     assert path.stat().st_size < 750_000
     assert "to keep the page small" in text
+
+
+def test_the_page_shows_the_sheet_of_held_out_documents(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(file, "PNG")
+    path = tmp_path / "page.html"
+    view = examples.make_masked_view()
+    page.write(path, [view], {}, {}, "A heading", sheet=file.getvalue())
+    encoded = base64.b64encode(file.getvalue()).decode()
+    assert f'src="data:image/png;base64,{encoded}"' in path.read_text()
+    assert "Held-out documents" not in write_page(path, [view])

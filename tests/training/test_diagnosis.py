@@ -1,0 +1,104 @@
+"""Tests of the sentence that says what went wrong in a run."""
+
+import pytest
+
+from oneflow_jax.training import diagnosis, document_losses
+from oneflow_jax.training.overfitting import Overfitting
+
+
+def make_gains(**gains):
+    """Return shuffled gains with intervals of 0.05; `image_train=0.3` sets one, others are 0.2."""
+    values = dict.fromkeys(["image_train", "image_heldout", "text_train", "text_heldout"], 0.2)
+    metrics = {}
+    for name, gain in (values | gains).items():
+        term, split = name.split("_")
+        names = document_losses.shuffled_gain_names(term, split)
+        metrics |= dict(zip(names, (gain, gain - 0.05, gain + 0.05), strict=True))
+    return metrics
+
+
+MATCH = {"reference_caption_match": 0.7, "reference_caption_match_chance": 0.52}
+MISMATCH = MATCH | {"reference_caption_match": 0.5}
+SAMPLES = {
+    "reference_image_distance": 0.2,
+    "image_distance@16": 0.15,
+    "image_distance_captions@16": 0.1,
+    "image_distance@4": 0.0,
+    "memorization_rate_heldout@16": 0.1,
+}
+TEXT_IS_OVERFITTED = [Overfitting("text", 450, 500, 0.2, 0.1, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "overfitted", "expected"),
+    [
+        (make_gains() | MATCH | SAMPLES, [], "good. Generated images on texts and texts on images"),
+        (make_gains(), [], "good."),
+        (make_gains(image_train=0.01), [], "images do not depend on texts yet. Even for training"),
+        (make_gains(text_train=0.04), [], "texts do not depend on images yet."),
+        (make_gains(image_heldout=0.0), [], "images depend on texts in training documents only"),
+        (make_gains(text_heldout=-0.3), [], "texts depend on images in training documents only"),
+        (
+            make_gains(image_heldout=0.0),
+            TEXT_IS_OVERFITTED,
+            "text is overfitted since step 500. Its held-out loss was lowest at step 450. Use the "
+            "best checkpoint, with --config.checkpoint.use=best",
+        ),
+        (
+            make_gains(),
+            [Overfitting("image", 450, 500, 0.2, 0.1, 0.3, has_better_checkpoint=False)],
+            "image is overfitted since step 500. Its held-out loss was lowest at step 450. The "
+            "loss of text and images together still falls.",
+        ),
+        (
+            make_gains(image_train=0.0, image_heldout=0.0, text_heldout=0.0) | MISMATCH,
+            [],
+            "captions do not match the images in the data. Documents with similar captions have no "
+            "more similar images than others (0.50, by chance up to 0.52), and shuffled captions "
+            "are as good as the right ones, also for training documents.",
+        ),
+        (
+            make_gains(image_heldout=0.0, text_heldout=0.0) | MISMATCH,
+            TEXT_IS_OVERFITTED,
+            "captions do not match the images in the data. Documents with similar captions have no "
+            "more similar images than others (0.50, by chance up to 0.52), and training documents "
+            "are learned by heart.",
+        ),
+        (make_gains() | MISMATCH, [], "good."),
+        (
+            make_gains(image_heldout=0.0, text_heldout=0.0)
+            | MISMATCH
+            | {"reference_caption_match_chance": 0.6},
+            [],
+            "images depend on texts in training documents only",
+        ),
+        (
+            make_gains() | SAMPLES | {"image_distance@16": 0.01},
+            [],
+            "images are all alike. Their mean distance is 5% of that of real images.",
+        ),
+        (
+            make_gains() | SAMPLES | {"image_distance_captions@16": 0.01},
+            [],
+            "images do not depend on the text: different captions give the same image.",
+        ),
+        (
+            make_gains() | SAMPLES | {"memorization_rate_heldout@16": 0.8},
+            [],
+            "images are copies of training images. For held-out captions, 80% of them are closer",
+        ),
+    ],
+)  # fmt: skip
+def test_sentences(metrics, overfitted, expected):
+    assert diagnosis.diagnose(metrics, overfitted).startswith(f"Diagnosis: {expected}")
+
+
+def test_there_is_no_sentence_without_gains_of_both_splits():
+    assert diagnosis.diagnose({}) == ""
+    assert diagnosis.diagnose(SAMPLES, TEXT_IS_OVERFITTED) == ""
+    heldout = {name: x for name, x in make_gains().items() if "heldout" in name}
+    assert diagnosis.diagnose(heldout) == ""
+    images = {name: x for name, x in make_gains().items() if "image" in name}
+    assert diagnosis.diagnose(images).startswith(
+        "Diagnosis: good. Generated images on texts depend"
+    )
