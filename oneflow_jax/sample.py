@@ -120,10 +120,9 @@ def _write_page(
         curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
         settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
         heading=f"{config.name}: text and images in {nfe} forward passes",
-        notes=[
-            *evaluate.describe_run(system, folder, path.parent),
-            *sources.list_attribution(config.source.name),
-        ],
+        notes=sources.list_attribution(config.source.name),
+        # The last sentence is the diagnosis. On the page it comes first.
+        findings=evaluate.describe_run(system, folder, path.parent)[::-1],
         sheet=_read_sheet(path.parent),
         intro=_intro_text(system, edit=edit),
     )

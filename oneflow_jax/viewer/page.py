@@ -46,6 +46,7 @@ def write(
     heading: str,
     notes: Sequence[str] = (),
     intro: str = INTRO_CONCURRENT,
+    findings: Sequence[str] = (),
     sheet: bytes | None = None,
 ) -> None:
     """Write the page to `path`, and create its folder if necessary.
@@ -59,6 +60,7 @@ def write(
       heading: title of the page.
       notes: lines in the footer, such as the attribution of images.
       intro: introduction of the page, as HTML.
+      findings: sentences about the last evaluation.
       sheet: PNG of held-out documents beside what the model makes of them.
     """
     tiles = sprite_sheet.SpritePacker()
@@ -76,6 +78,7 @@ def write(
         intro=intro,
         settings=settings,
         word_columns=_make_word_columns(views),
+        findings=findings,
         sheet=sheet,
         notes=[note for note in (*notes, remark) if note],
     )

@@ -156,3 +156,13 @@ def test_the_page_shows_the_sheet_of_held_out_documents(tmp_path):
     encoded = base64.b64encode(file.getvalue()).decode()
     assert f'src="data:image/png;base64,{encoded}"' in path.read_text()
     assert "Held-out documents" not in write_page(path, [view])
+
+
+def test_findings_stand_above_the_held_out_documents(tmp_path):
+    path, view = tmp_path / "page.html", examples.make_masked_view()
+    findings = ["Diagnosis: images < texts.", "Texts depend on images."]
+    page.write(path, [view], {}, {}, "A heading", findings=findings, sheet=b"PNG")
+    text = path.read_text()
+    first, second = (text.index(line) for line in ("images &lt; texts.", findings[1]))
+    assert first < second < text.index("Held-out documents")
+    assert "What the last evaluation found" not in write_page(path, [view])
