@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from tests import runs
 from tests.packaging.conftest import Environment, build
 
-EXTRAS = ("aot", "cloud", "data", "demo", "docs", "metrics", "parity", "test")
+EXTRAS = ("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity", "test")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_requirements_of_the_package_and_of_its_extras(extra, metadata):
     found = {}
     for line in metadata.get_all("Requires-Dist"):
         requirement = Requirement(line)
-        if extra in (re.findall(r'extra == "(\w+)"', line) or [""]):
+        if extra in (re.findall(r'extra == "([\w-]+)"', line) or [""]):
             name = requirement.name.lower().replace("_", "-")
             found[name] = str(requirement.specifier)
     assert found == listed(f"requirements-{extra}.txt" if extra else "requirements.txt")
