@@ -11,7 +11,10 @@ from oneflow_jax.viewer import templates
 from tests.viewer.test_page import MALICIOUS_TEXT
 
 FOLDER = pathlib.Path(templates.__file__).parent
-PAGE_FIELDS = {"heading": "", "intro": "", "settings": {}, "word_columns": [], "notes": []}
+PAGE_FIELDS = {
+    **{"heading": "", "intro": "", "settings": {}, "word_columns": []},
+    **{"findings": [], "sheet": None, "notes": []},
+}
 
 
 def render_script_data(data):
