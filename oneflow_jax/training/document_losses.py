@@ -25,9 +25,8 @@ from oneflow_jax.flows import tasks
 from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.nn.model import Model
 from oneflow_jax.runtime import distributed
-from oneflow_jax.shapes import Array, Float, Key, PyTree
+from oneflow_jax.shapes import Float, PyTree
 from oneflow_jax.training import conditioning, eval_loss, step
-from oneflow_jax.training.update import Metrics
 
 ByDocument = Mapping[str, Sequence[float]]
 """Loss of each document, by "<term>_<split>"; NaN for a document without scored slots."""
@@ -187,15 +186,5 @@ class DocumentLosses:
         }
 
 
-@functools.partial(jax.jit, static_argnames=("model", "paradigm"))
-def _row_losses(
-    params: PyTree,
-    key: Key[Array, ""],
-    u: Float[Array, ""],
-    canvas: Canvas,
-    *,
-    model: Model,
-    paradigm: TrainingObjective,
-) -> Metrics:
-    """Return the losses of each row; compiled once for equal models, paradigms and shapes."""
-    return step.eval_step(params, key, u, canvas, model=model, paradigm=paradigm)
+_row_losses = jax.jit(step.eval_step, static_argnames=("model", "paradigm"))
+"""The losses of each row; compiled once for equal models, paradigms and shapes."""
