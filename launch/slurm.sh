@@ -26,7 +26,7 @@ if [[ "${1:-}" == --help || "${1:-}" == -h ]]; then
     exit
 fi
 if [[ -z "${SLURM_JOB_ID:-}" ]]; then
-    echo "error: this is no SLURM job; submit the script with sbatch launch/slurm.sh." >&2
+    echo "error: this is not a SLURM job; submit the script with sbatch launch/slurm.sh." >&2
     exit 1
 fi
 if (($# == 0)); then

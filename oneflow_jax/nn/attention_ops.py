@@ -117,7 +117,7 @@ def find_obstacle(kernel: str, problem: AttentionProblem) -> str:
 
     Args:
         kernel: one of `KERNEL_PLATFORMS`.
-        problem: the problem; a KV cache is no obstacle, since `blockwise` replaces the kernel.
+        problem: the problem; a KV cache does not count, since `blockwise` replaces the kernel.
     """
     platform = KERNEL_PLATFORMS[kernel]
     if problem.platform != platform and not INTERPRET_KERNELS:
