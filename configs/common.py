@@ -256,6 +256,8 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
         config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch_size)
     config.data.sequence_length = min(config.data.sequence_length, 256)
     config.data.num_workers = 0
+    if "choose" in config:
+        config.choose = ()
     config.optimizer.warmup_steps = 1
     config.logging.every = 1
     config.evaluation.update(

@@ -15,8 +15,8 @@ from oneflow_jax.configs import common
 def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     """Return the configuration; `paradigm` is a paradigm's name."""
     config = common.document_model_config("own" if paradigm == "oneflow" else f"own-{paradigm}")
-    config.steps = 2_000
     config.batch_size = 16
+    config.minutes = 15.0  # time to train, if `steps` is chosen
 
     config.codec.pixels = 32
     config.codec.patch_size = 8
@@ -50,8 +50,14 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.model = common.transformer_config(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 256
 
+    # Keys whose values the program chooses before training, from the data and the speed of this
+    # machine (build/choices.py). A value that you give on the command line is not chosen.
+    config.choose = ("data.sequence_length", "steps", "evaluation.every", "checkpoint.every")
+
     config.paradigm.image_weight = 3.0
     common.set_paradigm(config, paradigm)
+    if config.data.text_slot_multiple:  # Other paradigms do not pad texts.
+        config.choose = ("data.text_slot_multiple", *config.choose)
     config.paradigm.tasks.joint = 0.5
     config.paradigm.tasks.text_to_image = 0.2
     config.paradigm.tasks.image_to_text = 0.2
@@ -61,9 +67,6 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
     config.paradigm.time_sampler = ("power", 1.5)
 
     config.optimizer.learning_rate = 3e-3
-    # Each evaluated checkpoint may become the best one. With more documents, evaluate more rarely.
-    config.checkpoint.every = 100
-    config.evaluation.every = 100
     config.evaluation.suite = "own"
     config.evaluation.loss_documents = 64
     config.evaluation.num_samples = 64

@@ -82,6 +82,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     from oneflow_jax.build import values
 
     values.validate(config)
+    config = workdir.load_choices(config, folder)
     if MODE.value in ("train", "prepare") and "models" not in config:
         values.validate_training(config)
     system_lib.check_platform(config)
@@ -142,7 +143,7 @@ def _clean(config: ml_collections.ConfigDict) -> None:
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax import evaluate, sample
-    from oneflow_jax.build import custom_data, data
+    from oneflow_jax.build import choices, custom_data, data
     from oneflow_jax.build import system as system_lib
     from oneflow_jax.training import loop
 
@@ -154,16 +155,14 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in READING_MODES:
         workdir.check_trained(folder)
     _configure_process(config, folder)
+    config = choices.choose(config, folder, MODE.value)
     system = system_lib.system(
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
     )
     if MODE.value == "export":
         _export(system, folder)
         return
-    if PROMPT.value and EDIT.value:
-        raise UserError("--prompt and --edit exclude each other: give one or the other.")
-    prompts = EDIT.value or PROMPT.value or config.sampling.prompts
-    is_edit = bool(EDIT.value)
+    prompts, is_edit = EDIT.value or PROMPT.value or config.sampling.prompts, bool(EDIT.value)
     sample.parse_prompts(system, prompts, edit=is_edit)  # Reports errors before training.
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
@@ -342,7 +341,8 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         raise UserError(f"Unknown argument {rest[1]!r}. Flags start with --.")
     if saved is not None and MODE.value in ("train", "prepare"):
         path_keys.check_relative(saved, config)
-    return workdir.expand_paths(config) if saved is not None else workdir.resolve_paths(config)
+    config = (workdir.resolve_paths if saved is None else workdir.expand_paths)(config)
+    return workdir.exclude_choices(config, config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def _print(message: object) -> None:

@@ -65,6 +65,8 @@ RUN: dict[str, Check] = {
     "name": text,
     "seed": SIZE_OR_0,
     "steps": COUNT,
+    "minutes": POSITIVE,
+    "choose": items(text),  # `build.choices` checks the names.
     "batch_size": COUNT,
     "grad_accum_steps": COUNT,
     "platform": one_of(PLATFORMS),

@@ -72,8 +72,8 @@ def check_mode() -> None:
     """Check that the mode accepts the other flags.
 
     Raises:
-        UserError: --output or --delete is given to a mode that does not accept it, or --mode=export
-            lacks --output.
+        UserError: --output or --delete is given to a mode that does not accept it, --mode=export
+            lacks --output, or both --prompt and --edit are given.
     """
     if OUTPUT.value and MODE.value not in READING_MODES:
         raise UserError(
@@ -83,6 +83,8 @@ def check_mode() -> None:
         raise UserError("--mode=export requires --output=FOLDER.")
     if DELETE.value and MODE.value != "clean":
         raise UserError("--delete is valid with --mode=clean only.")
+    if PROMPT.value and EDIT.value:
+        raise UserError("--prompt and --edit exclude each other: give one or the other.")
 
 
 def check_paths() -> None:

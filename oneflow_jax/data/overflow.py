@@ -97,19 +97,33 @@ def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[st
         of texts with more than `layout.text_slots` tokens; "median", the median length in tokens,
         including the end token; and "data.text_slot_multiple", which is `layout.text_slots`.
     """
-    step = -(-max(1, len(source)) // max_documents)
-    lengths = [
-        1 + sum(_count_tokens(layout, part.text) for part in run)
-        for index in range(0, len(source), step)
-        for run in documents.group_runs(source[index].parts)
-        if documents.is_text(run[0])
-    ]
+    lengths = text_lengths(source, layout, max_documents)
     return {
         "measured": len(lengths),
         "longer": sum(length > layout.text_slots for length in lengths),
         "median": int(np.median(lengths)) if lengths else 0,
         "data.text_slot_multiple": layout.text_slots,
     }
+
+
+def text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
+    """Return the length of each text in tokens, with the end token, in a sample of documents."""
+    return [
+        1 + sum(_count_tokens(layout, part.text) for part in run)
+        for document in _spread_evenly(source, max_documents)
+        for run in documents.group_runs(document.parts)
+        if documents.is_text(run[0])
+    ]
+
+
+def document_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
+    """Return the number of slots that each document needs, in a sample of documents."""
+    return [num_slots(layout, document.parts) for document in _spread_evenly(source, max_documents)]
+
+
+def _spread_evenly(source: Source, max_documents: int) -> Iterator[Document]:
+    step = -(-max(1, len(source)) // max_documents)
+    return (source[index] for index in range(0, len(source), step))
 
 
 @dataclasses.dataclass(frozen=True)

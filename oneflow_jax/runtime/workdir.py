@@ -27,7 +27,7 @@
 import functools
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -61,6 +61,8 @@ Config = ml_collections.ConfigDict
 MUTABLE_KEYS = (
     "name",
     "steps",
+    "minutes",
+    "choose",
     "mesh",
     "platform",
     "platform_help",
@@ -162,6 +164,7 @@ def check_config(
             _make_json_absolute(old), _make_json_absolute(json.loads(config.to_json()))
         )
         if name not in MUTABLE_KEYS and name.split(".")[0] not in MUTABLE_KEYS
+        if name not in config.get("choose", ())
     ]
     trained = has_checkpoints(workdir)
     if changed and trained:
@@ -249,6 +252,29 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
     return config
 
 
+def exclude_choices(
+    config: ml_collections.ConfigDict, names: Collection[str]
+) -> ml_collections.ConfigDict:
+    """Return the configuration without `names` in `config.choose`, the list of values to choose."""
+    left = tuple(name for name in config.get("choose", ()) if name not in names)
+    return replace_values(config, {"choose": left}) if "choose" in config else config
+
+
+def load_choices(
+    config: ml_collections.ConfigDict, workdir: epath.Path
+) -> ml_collections.ConfigDict:
+    """Return the configuration with the values that were chosen when the run was trained first.
+
+    Before the first checkpoint, the values are chosen again, because the data may have changed.
+    """
+    names = config.get("choose", ())
+    if not names or not has_checkpoints(workdir):
+        return config
+    saved = load_config(workdir)
+    values = {name: functools.reduce(operator.getitem, name.split("."), saved) for name in names}
+    return replace_values(config, values | {"choose": ()})
+
+
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, str]:
     """Return each value as text, by its full key, such as `model.width`."""
     rows: dict[str, str] = {}
@@ -305,13 +331,18 @@ def _make_json_absolute(config: dict[str, Any]) -> dict[str, Any]:
 def _replace_paths(
     config: ml_collections.ConfigDict, replace: Callable[[str, str], str]
 ) -> ml_collections.ConfigDict:
+    paths = path_keys.iter_paths(config.copy_and_resolve_references())
+    return replace_values(config, {name: replace(path, name) for name, path in paths})
+
+
+def replace_values(
+    config: ml_collections.ConfigDict, values: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """Return a copy of the configuration with other values; names are full keys."""
     new = config.copy_and_resolve_references()
-    locked = new.is_locked
     with new.unlocked():
-        new.update_from_flattened_dict(
-            {name: replace(path, name) for name, path in path_keys.iter_paths(new)}
-        )
-    return new.lock() if locked else new
+        new.update_from_flattened_dict(values)
+    return new.lock() if config.is_locked else new
 
 
 def _fill_missing_keys(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:

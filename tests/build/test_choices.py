@@ -1,0 +1,136 @@
+"""Tests of values that are chosen from the data and from the speed of the machine."""
+
+import json
+
+import pytest
+from etils import epath
+
+from oneflow_jax.build import choices
+from oneflow_jax.data import overflow
+from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import distributed, workdir
+from tests import runs, tiny
+
+DATA_KEYS = tuple(choices.DATA_CHOICES)
+
+
+def write_captions(folder, captions):
+    """Write JSON lines with one caption in each line."""
+    folder.mkdir()
+    lines = [json.dumps({"text": caption}) for caption in captions]
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def command(tmp_path, source, *arguments):
+    return (
+        "--config=configs/own.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.source.path={source}",
+        f"--config.data.dir={tmp_path / 'data'}",
+        *arguments,
+    )
+
+
+def load(tmp_path):
+    return workdir.load_config(epath.Path(tmp_path / "run"))
+
+
+@pytest.fixture
+def source(tmp_path):
+    captions = [f"the number {number}" for number in range(95)]
+    return write_captions(tmp_path / "source", [*captions, *["one two three " * 50] * 2])
+
+
+def test_preparation_chooses_lengths_that_fit_most_texts(tmp_path, source, cli, caplog):
+    caplog.set_level("INFO")
+    cli(*command(tmp_path, source, "--mode=prepare"))
+    config = load(tmp_path)
+    assert 4 <= config.data.text_slot_multiple <= 12
+    assert config.data.sequence_length == choices.MIN_ROW
+    assert "Chosen: data.text_slot_multiple=" in caplog.text
+    assert not set(config.choose) & set(DATA_KEYS)
+    assert "steps" in config.choose
+
+
+def test_long_texts_get_longer_gaps_and_rows(tmp_path, cli):
+    captions = [" ".join(f"{number}{letter}" for letter in "abcdefgh" * 4) for number in range(60)]
+    cli(*command(tmp_path, write_captions(tmp_path / "source", captions), "--mode=prepare"))
+    config = load(tmp_path)
+    assert config.data.text_slot_multiple == choices.MAX_TEXT_SLOTS
+    assert choices.MIN_ROW < config.data.sequence_length <= choices.MAX_ROW
+
+
+def test_values_of_the_command_line_are_not_chosen(tmp_path, source, cli, parse):
+    flag = "--config.data.text_slot_multiple=20"
+    cli(*command(tmp_path, source, "--mode=prepare", flag))
+    assert load(tmp_path).data.text_slot_multiple == 20
+    config = parse(*command(tmp_path, source, "--config.steps=7"))
+    assert "steps" not in config.choose
+    assert "data.text_slot_multiple" in config.choose
+
+
+def test_the_number_of_steps_fits_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(choices, "measure_step", lambda system: 0.25)
+    config = runs.make_config().unlock()
+    config.choose, config.minutes = ("steps", "evaluation.every", "checkpoint.every"), 2.0
+    chosen = choices.choose(config.lock(), epath.Path(tmp_path), "train")
+    assert chosen.steps == 2 * 60 / 0.25
+    assert chosen.evaluation.every == chosen.checkpoint.every == chosen.steps // 20
+    assert chosen.choose == ()
+    assert chosen.is_locked
+
+
+def test_the_time_of_a_step_is_measured(tmp_path):
+    system = runs.prepare_system(tmp_path, runs.make_config())
+    assert 0 < choices.measure_step(system) < 60
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "sample", "export"])
+def test_modes_that_do_not_train_choose_nothing(mode, tmp_path):
+    config = runs.make_config().unlock()
+    config.choose = ("steps",)
+    assert choices.choose(config.lock(), epath.Path(tmp_path), mode) == config
+
+
+def test_a_resumed_run_keeps_its_values(tmp_path):
+    folder = runs.copy_run(runs.trained_run()[1], tmp_path)
+    config = workdir.load_config(folder)
+    given = workdir.replace_values(config, {"steps": 1})
+    given = workdir.replace_values(given, {"choose": ("steps",)})
+    resumed = workdir.load_choices(given, folder)
+    assert resumed.steps == config.steps == runs.STEPS
+    assert resumed.choose == ()
+
+
+def test_values_are_chosen_again_before_the_first_checkpoint(tmp_path, source, cli):
+    cli(*command(tmp_path, source, "--mode=prepare"))
+    before = load(tmp_path).data.text_slot_multiple
+    write_captions(tmp_path / "other", [f"a b c d e f g h {number}" * 3 for number in range(60)])
+    cli(*command(tmp_path, tmp_path / "other", "--mode=prepare"))
+    assert load(tmp_path).data.text_slot_multiple > before
+
+
+def test_several_processes_need_a_number_of_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "is_multi_process", lambda: True)
+    config = runs.make_config().unlock()
+    config.choose, config.minutes = ("steps",), 5.0
+    with pytest.raises(UserError, match=r"minutes=5.0: .*--config.steps"):
+        choices.choose_steps(config, epath.Path(tmp_path))
+
+
+def test_unknown_keys_cannot_be_chosen(tmp_path):
+    config = runs.make_config().unlock()
+    config.choose = ("model.width",)
+    with pytest.raises(UserError, match=r"choose=.*model.width"):
+        choices.choose(config, epath.Path(tmp_path), "train")
+
+
+def test_lengths_are_those_of_a_sample_spread_over_the_documents():
+    layout, documents = tiny.make_layout(length=64), tiny.captions(9)
+    texts = overflow.text_lengths(documents, layout, 100)
+    assert len(texts) == 9
+    assert overflow.text_lengths(documents, layout, 3) == texts[::3]
+    assert overflow.document_lengths(documents, layout, 100) == [
+        overflow.num_slots(layout, document.parts) for document in documents
+    ]
