@@ -95,15 +95,10 @@ another `source.path` is the same.
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
 """Keys whose value applies to one start of the program, with the value that is saved instead."""
 
-CHECKPOINT_DEFAULTS = {
+DEFAULTS_FOR_OLD_RUNS = {
     "checkpoint.skip_damaged": False,
     "checkpoint.keep_best": False,
     "checkpoint.use": "newest",
-}
-"""Values of keys that are missing in runs and comparisons which earlier versions saved."""
-
-DEFAULTS_FOR_OLD_RUNS = {
-    **CHECKPOINT_DEFAULTS,
     "profile_steps": (),
     "compilation_cache": False,
     "aot_topologies": (),
@@ -311,15 +306,12 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
             f"{path}: the file is damaged ({error}). Get a copy of it from a backup, or give "
             "--config with the configuration of the run."
         ) from error
-    for model in saved.get("models", {}).values():
-        _fill_missing_keys(model, CHECKPOINT_DEFAULTS | {"evaluation.loss_documents": 0})
-    if "models" in saved:
-        for name in {"codec", "text_model"} & saved.keys():
-            _fill_missing_keys(saved[name], CHECKPOINT_DEFAULTS)
-    if "paradigm" in saved:
-        _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
-    elif "autoencoder" in saved:
-        _fill_missing_keys(saved, DEFAULTS_FOR_OLD_RUNS)
+    models = [*saved.get("models", {}).values(), saved.get("text_model", {})]
+    for config in (saved, saved.get("codec", {}), *models):
+        if "paradigm" in config:
+            _fill_missing_keys(config, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
+        elif "autoencoder" in config:
+            _fill_missing_keys(config, DEFAULTS_FOR_OLD_RUNS)
     return saved
 
 

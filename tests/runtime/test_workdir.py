@@ -3,6 +3,7 @@ import json
 import pytest
 from etils import epath
 
+from configs import compare
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
 from tests import runs
@@ -152,3 +153,20 @@ def test_a_check_before_reading_deletes_nothing(folder):
     (folder / workdir.TOKENIZER).write_text("learned")
     workdir.check_config(folder, runs.make_config(), may_write=False)
     assert (folder / workdir.TOKENIZER).exists()
+
+
+def test_keys_that_an_old_comparison_lacks_get_the_values_of_that_time(folder):
+    config = compare.get_config("smoke").copy_and_resolve_references()
+    sections = [*config.models.values(), config.text_model]
+    for section in sections:
+        del section.paradigm["text_lead"]
+        del section.paradigm["flow_map"]
+        del section.optimizer["name"]
+    del config.codec.checkpoint["use"]
+    (folder / workdir.CONFIG).write_text(config.to_json())
+    saved = workdir.load_config(folder)
+    for section in (*saved.models.values(), saved.text_model):
+        assert section.paradigm.text_lead == 1.0
+        assert section.paradigm.flow_map is False
+        assert section.optimizer.name == "adamw"
+    assert saved.codec.checkpoint.use == "newest"
