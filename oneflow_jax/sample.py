@@ -14,7 +14,7 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import contact_sheet, from_samples, page, trajectory
+from oneflow_jax.viewer import filmstrip, from_samples, page, trajectory
 
 FILMSTRIP_ROWS = 5
 """Number of steps that the film strip shows."""
@@ -113,7 +113,7 @@ def _write_page(
     config = system.config
     last = len(views[0].frames) - 1
     frames = [round(i * last / (FILMSTRIP_ROWS - 1)) for i in range(FILMSTRIP_ROWS)]
-    contact_sheet.write_filmstrip(path.with_suffix(".png"), views[0], frames)
+    filmstrip.write_filmstrip(path.with_suffix(".png"), views[0], frames)
     page.write(
         path,
         views,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from oneflow_jax.api import markup
+from oneflow_jax.api import markdown, markup, output_path
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import prompt
 from oneflow_jax.data.document import Gap
 from oneflow_jax.data.edits import Edit
 from oneflow_jax.errors import UserError, check_integer
+from oneflow_jax.viewer import document_image
 
 Part = str | PIL.Image.Image | Gap
 
@@ -78,18 +79,25 @@ class Document:
         return tuple(part for part in self.parts if isinstance(part, PIL.Image.Image))
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Write one self-contained HTML file, create missing folders, and return the file's path.
+        """Write the document to a file, create missing folders, and return the file's path.
+
+        The ending of the path selects the format:
+
+            .html   one self-contained page
+            .png    one image of the whole document
+            .md     Markdown; its images are PNG files in a folder beside it, NAME_images
 
         Raises:
-            UserError: the file name does not end in .html.
+            UserError: the path has another ending.
         """
-        path = pathlib.Path(path)
-        if path.suffix != ".html":
-            raise UserError(f"path={str(path)!r}: must end in .html.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            markup.render_page(self.text, markup.render_parts(self.parts)), encoding="utf-8"
-        )
+        path = output_path.prepare(path, (".html", ".png", ".md"))
+        if path.suffix == ".html":
+            page = markup.render_page(self.text, markup.render_parts(self.parts))
+            path.write_text(page, encoding="utf-8")
+        elif path.suffix == ".png":
+            document_image.write_document_image(path, self.parts)
+        else:
+            markdown.write(path, self.parts)
         return path
 
     def __str__(self) -> str:

@@ -1,14 +1,17 @@
 """Self-contained HTML page with a slider that shows each sampling step of a document."""
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import PIL.Image
 
+from oneflow_jax.api import markup, output_path
 from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.errors import UserError
-from oneflow_jax.viewer import fonts, templates, trajectory
+from oneflow_jax.viewer import filmstrip, fonts, templates, trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,30 @@ class TrajectoryViewer:
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks show."""
         return self.html()
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write the steps to a file, create missing folders, and return the file's path.
+
+        The ending of the path selects the format:
+
+            .html           one self-contained page with the slider
+            .gif, .webp     animation
+            .png            film strip: each step in a row
+
+        Raises:
+            UserError: the path has another ending.
+        """
+        path = output_path.prepare(path, (".html", ".gif", ".webp", ".png"))
+        frames = tuple(step.frame for step in self.steps)
+        if path.suffix == ".html":
+            title = self.steps[-1].document.text
+            path.write_text(markup.render_page(title, self.html()), encoding="utf-8")
+        elif path.suffix == ".png":
+            view = trajectory.TrajectoryView("", "", frames)
+            filmstrip.write_filmstrip(path, view, range(len(frames)))
+        else:
+            filmstrip.write_animation(path, frames)
+        return path
 
     def html(self) -> str:
         """Return the HTML of the viewer, which initially shows the finished document."""

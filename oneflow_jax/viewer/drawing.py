@@ -1,0 +1,47 @@
+"""Drawing of images and text with Pillow, shared by the modules that write image files."""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+
+from etils import epath
+from PIL import Image, ImageDraw
+
+from oneflow_jax.viewer import fonts
+
+
+def upscale(image: Image.Image, width: int) -> Image.Image:
+    """Enlarge an image by the integer factor for which its width is closest to `width` pixels."""
+    factor = max(1, math.floor(width / image.width + 0.5))
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
+def draw_lines(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    lines: Sequence[str],
+    face: fonts.ImageFont.FreeTypeFont,
+    line_height: int,
+    color: str,
+) -> None:
+    """Draw lines of text, `line_height` pixels apart."""
+    for number, line in enumerate(lines):
+        draw.text((corner[0], corner[1] + line_height * number), line, color, face)
+
+
+def save_image(
+    image: Image.Image,
+    path: str | os.PathLike[str],
+    **options: bool | int | list[int] | list[Image.Image],
+) -> None:
+    """Write an image in the format of the path's ending, and create its folder if necessary.
+
+    `options` are those of the format's writer in Pillow. The path may be in a bucket.
+    """
+    target = epath.Path(path)
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[target.suffix.lower()], **options)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(file.getvalue())

@@ -1,0 +1,160 @@
+"""Film strip and animation of one trajectory: its times, text and images at each step."""
+
+import os
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+
+from oneflow_jax.viewer import drawing, fonts, trajectory
+
+GAP = 28
+MARGIN = 44
+LABEL_WIDTH = 200  # width of the column of times
+TEXT_WIDTH = 620
+IMAGE_WIDTH = 224
+FONT_SIZE = 36
+LINE_HEIGHT = 52
+FRAME_MS, LAST_FRAME_MS = 250, 2_000  # duration of a frame of an animation, in milliseconds
+
+
+def write_filmstrip(
+    path: str | os.PathLike[str], view: trajectory.TrajectoryView, steps: Sequence[int]
+) -> None:
+    """Write a film strip: for each chosen step, a row with its time, text and images.
+
+    Args:
+      path: path of the PNG; its folder is created if necessary.
+      view: trajectory of the document.
+      steps: indices into `view.frames`, from top to bottom; negative ones count from the end.
+    """
+    frames = [view.frames[step] for step in steps]
+    heights = [max(_text_height(frame), IMAGE_WIDTH + 40) + 2 * GAP for frame in frames]
+    columns = _assign_columns(frames)
+    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
+    canvas = Image.new("RGB", (width, sum(heights) + 2 * (MARGIN - GAP)), fonts.BACKGROUND_COLOR)
+    draw = ImageDraw.Draw(canvas)
+    top = MARGIN - GAP
+    for index, (frame, height) in enumerate(zip(frames, heights, strict=True)):
+        if index:
+            draw.line((MARGIN, top, width - MARGIN, top), fonts.LINE_COLOR, 2)
+        _draw_frame(canvas, draw, top + GAP, frame, columns)
+        top += height
+    drawing.save_image(canvas, path)
+
+
+def write_animation(path: str | os.PathLike[str], frames: Sequence[trajectory.Frame]) -> None:
+    """Write an animated GIF or WebP, by the ending of the path; it shows each frame in turn.
+
+    The animation repeats without end. The last frame, with the finished document, stays longer.
+
+    Args:
+      path: path of the file, which ends in .gif or .webp; its folder is created if necessary.
+      frames: the document at each step, at least one.
+    """
+    columns = _assign_columns(frames)
+    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
+    height = max(max(_text_height(frame), IMAGE_WIDTH + 40) for frame in frames) + 2 * MARGIN
+    drawn = []
+    for frame in frames:
+        canvas = Image.new("RGB", (width, height), fonts.BACKGROUND_COLOR)
+        _draw_frame(canvas, ImageDraw.Draw(canvas), MARGIN, frame, columns)
+        drawn.append(canvas)
+    drawing.save_image(
+        drawn[0],
+        path,
+        save_all=True,
+        append_images=drawn[1:],
+        duration=[FRAME_MS] * (len(drawn) - 1) + [LAST_FRAME_MS],
+        loop=0,
+    )
+
+
+def _assign_columns(frames: Sequence[trajectory.Frame]) -> dict[int, int]:
+    """Return the column of each image, by its key: images of the last frame first, in order.
+
+    Every image has its own column, so an image that a later step inserts overlaps no other one.
+    """
+    keys = dict.fromkeys(part.key for frame in reversed(frames) for part in frame.images())
+    return {key: column for column, key in enumerate(keys)}
+
+
+def _draw_frame(
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    top: int,
+    frame: trajectory.Frame,
+    columns: dict[int, int],
+) -> None:
+    """Draw one row of a film strip; `columns` maps the key of an image to its column."""
+    time = f" = {frame.time:.2f}"
+    draw.text((MARGIN, top), "t", fonts.ACCENT_COLOR, fonts.load_font("italic", FONT_SIZE))
+    draw.text((MARGIN + 14, top), time, fonts.TEXT_COLOR, fonts.load_font("text", FONT_SIZE))
+    down = top
+    for run in frame.text_spans():
+        down = _draw_text_span(draw, (MARGIN + LABEL_WIDTH, down), run) + 16
+    for part in frame.images():
+        left = (
+            MARGIN
+            + LABEL_WIDTH
+            + TEXT_WIDTH
+            + 2 * GAP
+            + columns[part.key] * (IMAGE_WIDTH + 2 * GAP)
+        )
+        image = drawing.upscale(Image.fromarray(part.x_t), IMAGE_WIDTH)
+        canvas.paste(image, (left, top))
+        line = top + image.height + 14
+        _draw_progress(draw, (left, line), (left + image.width, line), part)
+
+
+def _draw_text_span(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], span: trajectory.TextSpan
+) -> int:
+    """Draw a text span, with tokens that fade in by confidence; return its lower edge in pixels."""
+    face = fonts.load_font("text", FONT_SIZE)
+    left, top = corner
+    lines = fonts.break_lines((word.text for word in span.tokens), face, TEXT_WIDTH - 28)
+    bottom = top + LINE_HEIGHT * max(1, len(lines))
+    _draw_progress(draw, (left, top + 6), (left, bottom - 8), span)
+    for number, line in enumerate(lines):
+        for index, start in line:
+            place = (left + 28 + start, top + LINE_HEIGHT * number)
+            _draw_token(draw, place, span.tokens[index])
+    return bottom
+
+
+def _draw_token(
+    draw: ImageDraw.ImageDraw, position: tuple[float, float], token: trajectory.TokenView
+) -> None:
+    """Draw a token: as confidence rises, its block fades out and its text fades in."""
+    face = fonts.load_font("text", FONT_SIZE)
+    sure = token.opacity()
+    body = token.text.lstrip()
+    left = position[0] + face.getlength(token.text[: len(token.text) - len(body)])
+    right = left + max(face.getlength(body), 12 * (1 - sure))
+    top = position[1]
+    block = fonts.mix_colors(fonts.MASK_COLOR, fonts.BACKGROUND_COLOR, sure)
+    draw.rounded_rectangle((left + 1, top + 10, max(left + 1, right - 1), top + 40), 5, block)
+    if sure:  # At opacity 0 draw no text: its descenders would stick out of the block.
+        draw.text(
+            (left, top), body, fonts.mix_colors(fonts.MASK_COLOR, fonts.TEXT_COLOR, sure), face
+        )
+
+
+def _draw_progress(
+    draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int], part: trajectory.Part
+) -> None:
+    """Draw a progress line that is filled up to the fraction `part.time`."""
+    draw.line((*start, *end), fonts.LINE_COLOR, 4)
+    if part.time:  # Pillow would draw a dot for a line of length 0.
+        reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))
+        draw.line((*start, *reached), fonts.GIVEN_COLOR if part.given else fonts.ACCENT_COLOR, 4)
+
+
+def _text_height(frame: trajectory.Frame) -> int:
+    """Return the total height of a frame's text spans, in pixels."""
+    face = fonts.load_font("text", FONT_SIZE)
+    broken = [
+        fonts.break_lines((word.text for word in run.tokens), face, TEXT_WIDTH - 28)
+        for run in frame.text_spans()
+    ]
+    return sum(LINE_HEIGHT * max(1, len(lines)) + 16 for lines in broken)
