@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ from oneflow_jax.runtime import sharding
 from oneflow_jax.training import optimizer as optimizer_lib
 from oneflow_jax.training import step as step_lib
 from oneflow_jax.training.train_state import TrainState
+
+EMOJI_TOKENIZER = pathlib.Path(__file__).parent / "golden" / "tokenizers" / "emoji_nfkc.model"
+"""Tokenizer of captions of emoji, trained by an early version with the normalization NFKC."""
 
 EMBED = 16
 VOCAB = 128

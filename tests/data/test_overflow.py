@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oneflow_jax import shipped
 from oneflow_jax.data import overflow, vocab
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
@@ -67,9 +66,7 @@ def test_long_words_are_cut_inside(text):
     assert all(len(layout.row(piece)["modality"]) <= layout.length for piece in pieces)
 
 
-NFKC_LAYOUT = dataclasses.replace(
-    LAYOUTS["growing"], vocab=vocab.Vocab.load(shipped.PRETRAINED / "tokenizer.model")
-)
+NFKC_LAYOUT = dataclasses.replace(LAYOUTS["growing"], vocab=vocab.Vocab.load(tiny.EMOJI_TOKENIZER))
 """Layout with a tokenizer that converts some characters to spaces."""
 
 

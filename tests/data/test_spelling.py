@@ -2,13 +2,14 @@
 
 import pytest
 
-from oneflow_jax import errors, shipped
+from oneflow_jax import errors
 from oneflow_jax.data import spelling, vocab
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return vocab.Vocab.load(shipped.PRETRAINED / "tokenizer.model")
+    return vocab.Vocab.load(tiny.EMOJI_TOKENIZER)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pathlib
 import pytest
 from etils import epath
 
-import oneflow_jax as of
 from oneflow_jax import main
 from oneflow_jax.compare import metrics
 from oneflow_jax.errors import UserError
@@ -17,10 +16,10 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "configs"
 OLD = json.loads((GOLDEN / "shipped_before_renaming.json").read_text())
 
 
-def test_shipped_configuration_of_an_earlier_version_upgrades_to_the_current_one():
-    today = json.loads((of.PRETRAINED / workdir.CONFIG).read_text())
-    assert renamed_keys.upgrade(OLD) == today | {"model": today["model"] | {"attention": "xla"}}
-    assert renamed_keys.upgrade(today) == today
+def test_configuration_of_an_earlier_version_upgrades_to_the_names_of_today():
+    new = json.loads((GOLDEN / "shipped_after_renaming.json").read_text())
+    assert renamed_keys.upgrade(OLD) == new
+    assert renamed_keys.upgrade(new) == new
 
 
 def test_runs_with_old_names_open(tmp_path):
