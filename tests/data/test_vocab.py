@@ -170,7 +170,7 @@ def test_every_character_round_trips_or_is_white_space():
 
 
 def test_older_tokenizers_keep_their_normalization():
-    """Check the tokenizer of an early version, which was trained with SentencePiece's NFKC normalization."""
+    """Check a tokenizer of an early version, trained with SentencePiece's NFKC normalization."""
     old = vocab.Vocab.load(tiny.EMOJI_TOKENIZER)
     assert old.decode(old.encode("a  ﬁsh and ｔｉｇｅｒ")) == "a fish and tiger"
     assert old.encode("a picture of a tiger") == [6, 33, 31, 6, 309]
