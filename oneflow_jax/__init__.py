@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oneflow_jax.api.document import DOCUMENT, IMAGE, TEXT, Document, EditResult, text
+    from oneflow_jax.api.info import ModelInfo
     from oneflow_jax.api.model import Model, load
     from oneflow_jax.api.options import SamplingOptions
     from oneflow_jax.api.slides import TrajectoryViewer
@@ -33,6 +34,7 @@ __all__ = [
     "EditResult",
     "Gap",
     "Model",
+    "ModelInfo",
     "SamplingOptions",
     "SamplingStep",
     "TrajectoryViewer",
@@ -43,6 +45,7 @@ __all__ = [
 
 _LAZY_EXPORTS = {
     "oneflow_jax.api.document": ("DOCUMENT", "IMAGE", "TEXT", "Document", "EditResult", "text"),
+    "oneflow_jax.api.info": ("ModelInfo",),
     "oneflow_jax.api.model": ("Model", "load"),
     "oneflow_jax.api.options": ("SamplingOptions",),
     "oneflow_jax.api.slides": ("TrajectoryViewer",),

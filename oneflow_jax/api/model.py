@@ -14,6 +14,7 @@ from oneflow_jax import generate as generation
 from oneflow_jax.api import options as options_lib
 from oneflow_jax.api import state as states
 from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, to_public
+from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.build import sampling, values
@@ -89,6 +90,20 @@ class Model:
     def config(self) -> ml_collections.ConfigDict:
         """A copy of the run's configuration, with the overrides that were passed to `load`."""
         return self._system.config.copy_and_resolve_references()
+
+    def info(self) -> ModelInfo:
+        """Describe the model: its sizes, limits, and the words that it knows."""
+        system, layout = self._system, self._system.layout
+        return ModelInfo(
+            name=system.config.name,
+            paradigm=system.config.paradigm.name,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(self._generator.params)),
+            pixels=layout.codec.pixels,
+            gap_tokens=None if layout.variable_length else layout.text_slots,
+            slots=layout.length,
+            can_edit=system.paradigm.supports_editing,
+            words=tuple(sorted(layout.vocab.words)),
+        )
 
     def generate(
         self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -483,3 +484,20 @@ def test_learned_grid_is_estimated_once(model, monkeypatch):
     model.stream("<image>", time_grid="learned", steps=4)
     assert [plan.schedule.times for plan in planned] == [(0.0, 0.25), (0.0, 0.0625, 0.25, 0.5625)]
     assert calls == ["learned"]
+
+
+def test_info_describes_the_model(model):
+    info = model.info()
+    assert (info.name, info.paradigm) == (model.config.name, "oneflow")
+    assert info.pixels == model.config.codec.pixels
+    assert info.gap_tokens == model.config.data.text_slot_multiple
+    assert info.slots == model.config.data.sequence_length
+    assert info.parameters == sum(leaf.size for leaf in jax.tree.leaves(model._generator.params))
+    assert "red" in info.words
+    assert list(info.words) == sorted(info.words)
+    text = str(info)
+    assert f"{info.parameters:,} parameters" in text
+    assert "red" in text
+    many = dataclasses.replace(info, words=("word",) * 1_300, gap_tokens=None)
+    assert str(many).endswith(" and 1,100 more")
+    assert "any length" in str(many)
