@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Return the configuration."""
     config = quickstart.get_config("oneflow")
     config.name = "shipped"
-    config.steps = 10_000
+    config.steps = 6_000
 
     config.codec.pixels = 32
     config.source.concepts = 300
