@@ -52,7 +52,10 @@ def get_config(paradigm: str = "oneflow") -> ml_collections.ConfigDict:
 
     # Keys whose values the program chooses before training, from the data and the speed of this
     # machine (build/choices.py). A value that you give on the command line is not chosen.
-    config.choose = ("data.sequence_length", "steps", "evaluation.every", "checkpoint.every")
+    config.choose = (
+        *("data.sequence_length", "batch_size", "steps"),
+        *("evaluation.every", "checkpoint.every"),
+    )
 
     config.paradigm.image_weight = 3.0
     common.set_paradigm(config, paradigm)

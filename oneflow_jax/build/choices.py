@@ -3,7 +3,8 @@
 `config.choose` lists the keys whose values are chosen before the first training step:
 
     data.text_slot_multiple   95 % of the texts fit the gap `<text>`
-    data.sequence_length      95 % of the documents fit a row
+    data.sequence_length      95 % of the documents fit a row, and three usual ones together
+    batch_size                a batch has about 2,048 slots
     steps                     training takes about `config.minutes`
     evaluation.every          the run has 20 evaluations
     checkpoint.every          each evaluated checkpoint can become the best one
@@ -14,6 +15,7 @@ The chosen values are saved in the configuration of the run, so a resumed run ke
 
 import dataclasses
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -39,6 +41,10 @@ MAX_MEASURED_DOCUMENTS = 2_000
 
 TEXT_SLOT_UNIT, MAX_TEXT_SLOTS = 4, 64
 ROW_UNIT, MIN_ROW, MAX_ROW = 16, 128, 512
+DOCUMENTS_PER_ROW = 3
+"""Documents of median length that a row should hold, so that few of its slots stay empty."""
+
+BATCH_SLOTS = 2_048
 
 WARM_STEPS, TIMED_STEPS = 2, 8
 """Training steps to compile and warm up, and steps to measure."""
@@ -103,9 +109,19 @@ def choose_sequence_length(config: ml_collections.ConfigDict, layout: layouts.La
     layout = dataclasses.replace(layout, text_slots=config.data.text_slot_multiple)
     source = data.open_split(config, "train")
     lengths = overflow.document_lengths(source, layout, MAX_MEASURED_DOCUMENTS)
-    slots = np.clip(_round_up(np.quantile(lengths, QUANTILE), ROW_UNIT), MIN_ROW, MAX_ROW)
+    median = np.median(lengths)
+    wanted = max(np.quantile(lengths, QUANTILE), DOCUMENTS_PER_ROW * median)
+    slots = int(np.clip(_round_up(wanted, ROW_UNIT), MIN_ROW, MAX_ROW))
     fitting = np.mean(np.array(lengths) <= slots)
-    return int(slots), f"{fitting:.0%} of the documents fit (median {np.median(lengths):.0f})"
+    return slots, f"{fitting:.0%} of the documents fit a row (median {median:.0f} slots)"
+
+
+def choose_batch_size(config: ml_collections.ConfigDict, layout: layouts.Layout) -> Choice:
+    """Choose the number of rows of a batch, a multiple of the numbers of devices and of streams."""
+    del layout
+    unit = math.lcm(jax.device_count(), config.data.num_streams)
+    rows = _round_up(max(1, BATCH_SLOTS // config.data.sequence_length), unit)
+    return rows, f"a batch has {rows * config.data.sequence_length:,} slots"
 
 
 def choose_steps(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
@@ -150,6 +166,7 @@ def measure_step(system: system_lib.System) -> float:
 DATA_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], Choice]] = {
     "data.text_slot_multiple": choose_text_slots,
     "data.sequence_length": choose_sequence_length,
+    "batch_size": choose_batch_size,
 }
 TRAINING_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, epath.Path], Choice]] = {
     "steps": choose_steps,

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 from etils import epath
 
@@ -48,6 +49,7 @@ def test_preparation_chooses_lengths_that_fit_most_texts(tmp_path, source, cli, 
     config = load(tmp_path)
     assert 4 <= config.data.text_slot_multiple <= 12
     assert config.data.sequence_length == choices.MIN_ROW
+    assert config.batch_size == choices.BATCH_SLOTS // choices.MIN_ROW
     assert "Chosen: data.text_slot_multiple=" in caplog.text
     assert not set(config.choose) & set(DATA_KEYS)
     assert "steps" in config.choose
@@ -59,6 +61,8 @@ def test_long_texts_get_longer_gaps_and_rows(tmp_path, cli):
     config = load(tmp_path)
     assert config.data.text_slot_multiple == choices.MAX_TEXT_SLOTS
     assert choices.MIN_ROW < config.data.sequence_length <= choices.MAX_ROW
+    assert config.batch_size % jax.device_count() == 0
+    assert config.batch_size * config.data.sequence_length >= choices.BATCH_SLOTS
 
 
 def test_values_of_the_command_line_are_not_chosen(tmp_path, source, cli, parse):
@@ -84,6 +88,14 @@ def test_the_number_of_steps_fits_the_time(tmp_path, monkeypatch):
 def test_the_time_of_a_step_is_measured(tmp_path):
     system = runs.prepare_system(tmp_path, runs.make_config())
     assert 0 < choices.measure_step(system) < 60
+
+
+@pytest.mark.parametrize(
+    ("lengths", "slots"), [([80] * 99 + [90], 240), ([20] * 80 + [250] * 20, 256), ([900], 512)]
+)
+def test_rows_hold_three_usual_documents_and_most_long_ones(lengths, slots, monkeypatch):
+    monkeypatch.setattr(overflow, "document_lengths", lambda *_: lengths)
+    assert choices.choose_sequence_length(runs.make_config(), tiny.make_layout())[0] == slots
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "sample", "export"])
