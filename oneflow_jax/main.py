@@ -48,7 +48,6 @@ from oneflow_jax.runtime import (
 )
 
 if TYPE_CHECKING:
-    from oneflow_jax.build import system as system_lib
     from oneflow_jax.data import layout as layouts
 
 # Importing the modules of all modes takes several seconds. So each mode imports its modules when it
@@ -142,7 +141,7 @@ def _clean(config: ml_collections.ConfigDict) -> None:
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax import evaluate, sample
-    from oneflow_jax.build import custom_data, data
+    from oneflow_jax.build import custom_data, data, export_run, step_budget
     from oneflow_jax.build import system as system_lib
     from oneflow_jax.training import loop
 
@@ -158,8 +157,12 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
     )
     if MODE.value == "export":
-        _export(system, folder)
+        output = storage.resolve_path(OUTPUT.value, "--output")
+        _print(f"Export: {export_run.export(system, folder, output)}")
         return
+    if MODE.value == "train":
+        system = step_budget.fit_to_time(system, folder)
+        config = system.config
     if PROMPT.value and EDIT.value:
         raise UserError("--prompt and --edit exclude each other: give one or the other.")
     prompts = EDIT.value or PROMPT.value or config.sampling.prompts
@@ -186,21 +189,6 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
         _print(f"Page: {sample.run(system, folder, prompts, edit=is_edit, output=output)}")
-
-
-def _export(system: "system_lib.System", folder: epath.Path) -> None:
-    from oneflow_jax.training import export
-
-    path = export.export(
-        system.config,
-        folder,
-        storage.resolve_path(OUTPUT.value, "--output"),
-        system.abstract_state.ema,
-        skip_damaged=system.loop_config.skip_damaged,
-        use=system.loop_config.use,
-        autoencoder=getattr(system.layout.codec, "autoencoder", None),
-    )
-    _print(f"Export: {path}")
 
 
 def _output_folder(folder: epath.Path) -> epath.Path:
