@@ -195,11 +195,15 @@ def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:
 
 
 def load_ema_params(system: system_lib.System, folder: epath.Path) -> PyTree:
-    """Load the EMA parameters of a run (`checkpoint.use`), or the parameters of an export."""
+    """Load the EMA parameters of a run (`checkpoint.use`), or the parameters of an export.
+
+    The result has the parameters of `system.model`, into which factors of LoRA are merged.
+    """
     like, settings = system.abstract_state.ema, system.loop_config
-    return export.load_ema_params(
+    loaded = export.load_ema_params(
         folder, like, skip_damaged=settings.skip_damaged, use=settings.use
     )
+    return system.merge_params(loaded)
 
 
 def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, float]]]:

@@ -48,7 +48,6 @@ from oneflow_jax.runtime import (
 )
 
 if TYPE_CHECKING:
-    from oneflow_jax.build import system as system_lib
     from oneflow_jax.data import layout as layouts
 
 # Importing the modules of all modes takes several seconds. So each mode imports its modules when it
@@ -143,7 +142,7 @@ def _clean(config: ml_collections.ConfigDict) -> None:
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax import evaluate, sample
-    from oneflow_jax.build import choices, custom_data, data
+    from oneflow_jax.build import choices, custom_data, data, export_run
     from oneflow_jax.build import system as system_lib
     from oneflow_jax.training import loop
 
@@ -160,9 +159,11 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
     )
     if MODE.value == "export":
-        _export(system, folder)
+        output = storage.resolve_path(OUTPUT.value, "--output")
+        _print(f"Export: {export_run.export(system, folder, output)}")
         return
-    prompts, is_edit = EDIT.value or PROMPT.value or config.sampling.prompts, bool(EDIT.value)
+    prompts = EDIT.value or PROMPT.value or config.sampling.prompts
+    is_edit = bool(EDIT.value)
     sample.parse_prompts(system, prompts, edit=is_edit)  # Reports errors before training.
     if MODE.value in ("train", "evaluate"):
         evaluate.check_prompts(system)
@@ -185,21 +186,6 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
         _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
         _print(f"Page: {sample.run(system, folder, prompts, edit=is_edit, output=output)}")
-
-
-def _export(system: "system_lib.System", folder: epath.Path) -> None:
-    from oneflow_jax.training import export
-
-    path = export.export(
-        system.config,
-        folder,
-        storage.resolve_path(OUTPUT.value, "--output"),
-        system.abstract_state.ema,
-        skip_damaged=system.loop_config.skip_damaged,
-        use=system.loop_config.use,
-        autoencoder=getattr(system.layout.codec, "autoencoder", None),
-    )
-    _print(f"Export: {path}")
 
 
 def _output_folder(folder: epath.Path) -> epath.Path:

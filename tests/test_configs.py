@@ -18,6 +18,7 @@ from configs import (
     digits,
     documents,
     emoji_styles,
+    finetune,
     gpu,
     own,
     quickstart,
@@ -72,11 +73,13 @@ def data_dir(tmp_path_factory):
 
 
 def test_every_configuration_file_is_tested():
-    """Check that each file is tested here, in tests/compare, or has the models of tpu_v4.py."""
+    """Check that each file is tested here, in tests/compare or tests/build/test_finetune.py, or has
+    the models of tpu_v4.py.
+    """
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"model_sizes", "tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
-    assert files - {"__init__", "common"} == named | {"compare"} | of_the_same_models
+    assert files - {"__init__", "common"} == named | {"compare", "finetune"} | of_the_same_models
 
 
 @pytest.mark.parametrize("name", END_TO_END)
@@ -225,6 +228,7 @@ def every_key():
     """Return the keys of all kinds of configurations."""
     kinds = (
         own.get_config(),
+        finetune.get_config(),
         common.document_model_config("any"),
         quickstart.get_config("latents"),
         *(make() for make in CODECS.values()),
@@ -240,6 +244,7 @@ SECTIONS_PASSED_ON = (
     "optimizer.",
     "mesh.",
     "autoencoder.",
+    "finetune.start_source.",
     # Sections of comparisons: configurations by name, and numbers by name.
     "models.",
     "text_model.",

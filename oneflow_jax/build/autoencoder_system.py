@@ -87,6 +87,10 @@ class System:
             key, objective=self.objective, optimizer=self.optimizer, pixels=pixels
         )
 
+    def merge_params(self, params: PyTree) -> PyTree:
+        """Return the parameters unchanged: all parameters of an autoencoder are trained."""
+        return params
+
     def initialize_from(self, state: TrainState) -> TrainState:
         """Return the state unchanged: autoencoders always start from random parameters."""
         return state

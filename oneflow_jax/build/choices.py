@@ -65,8 +65,7 @@ def choose(
     nothing.
 
     Raises:
-        UserError: `config.choose` has a key that cannot be chosen, or the run has several processes
-            and no `steps`.
+        UserError: `config.choose` has a key that cannot be chosen.
     """
     names = config.get("choose", ())
     if unknown := [name for name in names if name not in DATA_CHOICES | TRAINING_CHOICES]:
@@ -127,14 +126,10 @@ def choose_batch_size(config: ml_collections.ConfigDict, layout: layouts.Layout)
 def choose_steps(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
     """Choose the number of steps for `config.minutes`, from the measured time of a step.
 
-    Raises:
-        UserError: the run has several processes, which might measure different times.
+    All processes of the run choose the same number, from the longest time.
     """
-    if distributed.is_multi_process():
-        raise UserError(
-            f"minutes={config.minutes}: not supported with several processes. Give --config.steps."
-        )
-    seconds = measure_step(system_lib.system(config, folder, "train"))
+    measured = measure_step(system_lib.system(config, folder, "train"))
+    seconds = max(distributed.all_gather_json({str(jax.process_index()): measured}).values())
     steps = max(round(60 * config.minutes / seconds), config.optimizer.warmup_steps + 1)
     return steps, f"training takes about {config.minutes:g} minutes ({seconds:.2f} s per step)"
 

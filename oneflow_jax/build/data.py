@@ -4,18 +4,18 @@ import dataclasses
 import functools
 import inspect
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import ml_collections
 import numpy as np
 from etils import epath
 
-from oneflow_jax.build import custom_data, paradigms, stale_data
+from oneflow_jax.build import custom_data, finetune, paradigms, stale_data
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
 from oneflow_jax.codecs.base import Codec
-from oneflow_jax.data import encode_latents, latents, overflow, sources, splits
+from oneflow_jax.data import encode_latents, latents, mixed_source, overflow, sources, splits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.custom import prepare
@@ -68,10 +68,25 @@ def make_layout(
     if not has_inputs:
         with distributed.primary_first():
             open_split(config, "train")
+    if mode in ("train", "prepare") and finetune.keeps_data(config):
+        _check_start_data(config)
     codec = _load_codec(config, folder)
     with distributed.primary_first():
         vocab = _load_or_train_vocab(config, folder, codec.num_codes)
     return _build_layout(config, vocab, codec)
+
+
+def _check_start_data(config: ml_collections.ConfigDict) -> None:
+    """Prepare the documents of the start model, or refuse to go on without them."""
+    try:
+        with distributed.primary_first():
+            open_split(finetune.start_data_config(config), "train")
+    except (UserError, ImportError) as error:
+        raise UserError(
+            f"finetune.keep_fraction={config.finetune.keep_fraction}: the documents of the start "
+            f"model cannot be prepared. {error} Or set finetune.keep_fraction=0, to train on your "
+            "documents alone."
+        ) from error
 
 
 def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
@@ -131,8 +146,19 @@ def open_pipeline_split(
 
     With an autoencoder codec the documents contain latents. The key `data.overflow` decides whether
     documents that are too long are split or dropped. If its value is "error", the pipeline raises
-    an error when it reads such a document.
+    an error when it reads such a document. A run that fine-tunes also reads documents of its start
+    model, as the fraction `finetune.keep_fraction` of its training documents.
     """
+    own = _open_own_split(config, layout, split)
+    if split != "train" or not finetune.keeps_data(config):
+        return own
+    start = _open_own_split(finetune.start_data_config(config), layout, split)
+    return mixed_source.MixedSource(own, start, config.finetune.keep_fraction)
+
+
+def _open_own_split(
+    config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
+) -> sources.Source:
     codec = layout.codec
     if isinstance(codec, patches.PatchCodec):
         source = open_split(config, split)
@@ -277,21 +303,28 @@ def _load_or_train_vocab(
 ) -> vocabs.Vocab:
     """Load the run's vocabulary.
 
-    The first call copies the tokenizer of the run in `config.init_from`. Without such a tokenizer,
-    it trains one on the training split.
+    The first call copies the tokenizer of the run in `config.init_from`, or extends this tokenizer
+    if the run fine-tunes. Without such a tokenizer, it trains one on the training split.
     """
     path = folder / workdir.TOKENIZER
+    if not path.exists() and finetune.is_finetuning(config):
+        vocab = finetune.extend_vocab(config, folder, _iter_texts(config), num_codes)
+        workdir.write_atomically(path, vocab.model)
     parent_tokenizer = (
         epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
     )
     if not path.exists() and config.init_from and parent_tokenizer.exists():
         workdir.write_atomically(path, parent_tokenizer.read_bytes())
     if not path.exists():
-        documents = open_split(config, "train")
-        count = min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)
-        texts = (documents[i].text() for i in range(count))
         vocab = vocabs.train_sentencepiece(
-            texts, config.data.vocab_size, config.data.character_coverage
+            _iter_texts(config), config.data.vocab_size, config.data.character_coverage
         )
         workdir.write_atomically(path, vocab.model)
     return vocabs.Vocab.load(path, num_codes)
+
+
+def _iter_texts(config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Yield the texts of the first training documents, for the tokenizer."""
+    documents = open_split(config, "train")
+    for index in range(min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)):
+        yield documents[index].text()

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from oneflow_jax.build import paradigms
+from oneflow_jax.build import finetune, paradigms
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import two_tower
+from oneflow_jax.nn import lora, two_tower
 from oneflow_jax.runtime import storage, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import export, train_state
+from oneflow_jax.training import export, train_state, vocab_rows
 from oneflow_jax.training.train_state import TrainState
 
 
@@ -30,7 +30,8 @@ def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
             "configuration, and set init_from to the folder of that run."
         )
     if config.init_from and not workdir.has_checkpoints(folder):
-        workdir.load_config(storage.resolve_path(config.init_from, "init_from"), field="init_from")
+        start = storage.resolve_path(config.init_from, "init_from")
+        finetune.check_merged(workdir.load_config(start, field="init_from"), start)
 
 
 def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -> TrainState:
@@ -47,7 +48,12 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
         return state
     folder = storage.resolve_path(config.init_from, "init_from")
     parent_config = workdir.load_config(folder, field="init_from")
-    params = _load_ema(folder, state.params, added=_added_params(parent_config, config))
+    added = {
+        name: state.params[name]
+        for name in (*_added_params(parent_config, config), lora.NAME)
+        if name in state.params
+    }
+    params = _load_ema(system, folder, tuple(added)) | added
     if (parent_config.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
         params = two_tower.init_image_tower_from_text(params)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
@@ -61,15 +67,31 @@ def _added_params(
     return ("interval_clock",) if config.paradigm.flow_map and not parent.paradigm.flow_map else ()
 
 
-def _load_ema(folder: epath.Path, params: PyTree, added: tuple[str, ...]) -> PyTree:
-    """Load the EMA parameters of a run; parameters named in `added` stay as they are."""
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
-    )
-    kept = {name: params[name] for name in added}
+def _load_ema(
+    system: train_state.Initializable, folder: epath.Path, added: tuple[str, ...]
+) -> PyTree:
+    """Load the EMA parameters of a run, without the top-level parameters named in `added`.
+
+    If the run fine-tunes, the rows of the vocabulary become those of the extended vocabulary.
+    """
+    like = _drop(system.abstract_state.params, added)
+    if not finetune.is_finetuning(system.config):
+        return _load(folder, like)
+    vocab = system.layout.vocab
+    start_vocab = finetune.load_start_vocab(system.config, vocab.code_count)
+    plan = finetune.plan_rows(system.config, start_vocab, vocab)
+    axes = vocab_rows.find_vocab_axes(_drop(train_state.boxed_shapes(system).params, added))
+    start = _load(folder, vocab_rows.shrink_shapes(like, axes, plan.old_size))
+    return vocab_rows.extend_rows(start, axes, plan)
+
+
+def _drop(params: PyTree, names: tuple[str, ...]) -> PyTree:
+    return {name: tree for name, tree in params.items() if name not in names}
+
+
+def _load(folder: epath.Path, like: PyTree) -> PyTree:
     try:
-        saved = {name: leaves for name, leaves in like.items() if name not in kept}
-        return export.load_ema_params(folder, saved) | kept
+        return export.load_ema_params(folder, like)
     except (ValueError, KeyError) as error:
         raise UserError(
             f"init_from={folder}: the parameters of that run do not match this configuration. Use "

@@ -15,7 +15,16 @@ import ml_collections
 import optax
 from etils import epath
 
-from oneflow_jax.build import custom_data, data, evaluation, init_from, paradigms, sampling, values
+from oneflow_jax.build import (
+    custom_data,
+    data,
+    evaluation,
+    finetune,
+    init_from,
+    paradigms,
+    sampling,
+    values,
+)
 from oneflow_jax.build import document_losses as document_rows
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.canvas import Canvas, NoisyCanvas
@@ -24,12 +33,12 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base as base_lib
-from oneflow_jax.nn import attention_ops, backbone, two_tower
+from oneflow_jax.nn import attention_ops, backbone, lora, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
 from oneflow_jax.runtime import sharding, workdir
-from oneflow_jax.shapes import Array, Key
+from oneflow_jax.shapes import Array, Key, PyTree
 from oneflow_jax.training import (
     document_losses,
     eval_loss,
@@ -56,6 +65,7 @@ class System:
         paradigm: the paradigm that the network is trained with.
         optimizer_config: settings of the optimizer.
         optimizer: the optimizer.
+        adapter: the parameters to train in place of those of the network, with LoRA.
     """
 
     config: ml_collections.ConfigDict
@@ -65,6 +75,7 @@ class System:
     paradigm: base.Paradigm
     optimizer_config: optimizer_lib.OptimizerConfig
     optimizer: optax.GradientTransformation
+    adapter: lora.LoRA = step.FULL
     throughput_keys = ("documents", "slots")
 
     @property
@@ -82,7 +93,8 @@ class System:
     def row_losses(self) -> step.RowLosses:
         """The losses of each row in training."""
         has_map = self.config.paradigm.flow_map
-        return flow_map.per_row_losses if has_map else step.denoising_losses
+        losses = flow_map.per_row_losses if has_map else step.denoising_losses
+        return step.adapt_losses(losses, self.adapter)
 
     @functools.cached_property
     def loop_config(self) -> LoopConfig:
@@ -112,11 +124,22 @@ class System:
             latents=jnp.zeros((*lengths, self.layout.codec.channels)),
             time=jnp.zeros(lengths),
         )
-        return step.init_state(key, model=self.model, optimizer=self.optimizer, view=view)
+        return step.init_state(
+            key, model=self.model, optimizer=self.optimizer, view=view, adapter=self.adapter
+        )
 
     def initialize_from(self, state: TrainState) -> TrainState:
         """Return the initial state with the parameters of the run in `config.init_from`."""
-        return init_from.init_from_checkpoint(self, state)
+        state = init_from.init_from_checkpoint(self, state)
+        if finetune.is_finetuning(self.config):
+            counts = optimizer_lib.count_trained(state.params, self.optimizer_config.freeze)
+            documents = len(data.open_split(self.config, "train"))
+            finetune.log_summary(self.config, self.layout.vocab, counts, documents)
+        return state
+
+    def merge_params(self, params: PyTree) -> PyTree:
+        """Return the parameters of the network for the trained parameters of a state."""
+        return self.adapter.merge(params)
 
     def train_batches(self) -> streams.BatchStreams:
         """Return the endless stream of training batches, as arrays on the devices."""
@@ -219,6 +242,9 @@ def system(
     values.validate(config)
     check_platform(config)
     init_from.validate(config, folder)
+    if finetune.is_finetuning(config) and mode in ("train", "prepare"):
+        accepted = accept_changed_data or mode == "prepare"
+        finetune.check_start(config, folder, accept_changes=accepted)
     mesh = _make_mesh(config, jax.devices())
     streams.check_divisible(config.batch_size, config.data.num_streams)
     # Check all values now: otherwise errors would appear only after data preparation or training.
@@ -227,7 +253,7 @@ def system(
     if mode in ("train", "prepare"):
         _assemble(config, mesh, data.abstract_layout(config))
     layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
-    return _assemble(config, mesh, layout)
+    return _assemble(config, mesh, layout, finetune.make_adapter(config, folder, layout.vocab))
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:
@@ -263,11 +289,17 @@ def _make_mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> 
 
 
 def _assemble(
-    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, layout: layouts.Layout
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    layout: layouts.Layout,
+    adapter: lora.LoRA = step.FULL,
 ) -> System:
     paradigm = paradigms.paradigm(config, layout.vocab, layout.codec)
     _check_attention(config, paradigm, mesh)
-    settings = optimizer_lib.OptimizerConfig(total_steps=config.steps, **config.optimizer)
+    settings = optimizer_lib.OptimizerConfig(
+        total_steps=config.steps,
+        **config.optimizer.to_dict() | {"freeze": adapter.freeze(config.optimizer.freeze)},
+    )
     sampling.validate(config, paradigm)
     return System(
         config=config,
@@ -277,6 +309,7 @@ def _assemble(
         paradigm=paradigm,
         optimizer_config=settings,
         optimizer=optimizer_lib.optimizer(settings),
+        adapter=adapter,
     )
 
 

@@ -75,6 +75,10 @@ RUN: dict[str, Check] = {
     "profile_steps": items(COUNT),
     "compilation_cache": switch,
     "init_from": text,
+    "finetune.max_added_tokens": SIZE_OR_0,
+    "finetune.min_word_count": COUNT,
+    "finetune.keep_fraction": fraction(allow_one=False),
+    "finetune.lora_rank": SIZE_OR_0,
     "optimizer.name": one_of(optimizer.BUILDERS),
     "optimizer.learning_rate": POSITIVE,
     "optimizer.warmup_steps": SIZE_OR_0,
@@ -231,7 +235,12 @@ AUTOENCODER: dict[str, Check] = {
 }
 """Keys of autoencoders and of their training."""
 
-KEYS = RUN | DATA | MODEL | AUTOENCODER
+START_SOURCE: dict[str, Check] = {
+    f"finetune.start_{name}": check for name, check in DATA.items() if name.startswith("source.")
+}
+"""Keys of the data set of a start model (configs/finetune.py)."""
+
+KEYS = RUN | DATA | MODEL | AUTOENCODER | START_SOURCE
 
 COMPARISON: dict[str, Check] = {
     "name": text,

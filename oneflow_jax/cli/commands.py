@@ -1,9 +1,9 @@
 """The commands of `oneflow`, with their summaries, flags and examples."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from oneflow_jax.cli import config_names
+from oneflow_jax.cli import config_names, finetune_arguments
 from oneflow_jax.errors import UserError
 
 PRETRAINED = "--workdir=runs/pretrained"
@@ -19,6 +19,11 @@ FLAGS = {
     "WORKDIR": "Folder of a run whose model the page offers in addition to the package's model. "
     "Several folders are allowed.",
     "--port": "Port of the page; default: 7860.",
+    "FOLDER": "Folder of your documents, in one of the layouts of docs/own_data.md.",
+    "--from": "Start model: the folder of a run or of an export; default: shipped, the package's "
+    "model.",
+    "--minutes": "Minutes of training steps, from which the number of steps follows. Default: the "
+    "number of steps is the key steps.",
     "NAME": "Name of the configuration whose keys and values are shown.",
 }
 """Help texts of the flags that are not defined in `cli.flags`."""
@@ -36,6 +41,7 @@ class Command:
         mode: the value of --mode that runs the command; None if `oneflow_jax.main` does not run it.
         defaults: arguments to add if neither --config nor --workdir is given.
         required_key: key whose value must not be empty in the configuration.
+        convert: function that replaces the command's own arguments by those of `oneflow_jax.main`.
     """
 
     summary: str
@@ -45,6 +51,7 @@ class Command:
     mode: str | None = None
     defaults: tuple[str, ...] = ()
     required_key: str = ""
+    convert: Callable[[Sequence[str]], list[str]] = list
 
 
 COMMANDS = {
@@ -60,12 +67,21 @@ COMMANDS = {
         mode="train",
     ),
     "finetune": Command(
-        "Train a new run that begins with the parameters of another run or of an export.",
-        (CONFIG, KEYS, "workdir", "prompt"),
-        ("--config=digits --config.init_from=runs/digits --workdir=runs/finetuned",),
-        "Set init_from to the folder of that run or export. Its network must have the same sizes.",
+        "Continue the training of a model on your own folder of images and texts.",
+        ("FOLDER", "--from", "--minutes", KEYS, "workdir", "prompt", "accept_changed_data"),
+        (
+            "FOLDER --from=shipped --workdir=runs/finetuned",
+            "FOLDER --minutes=10 --config.finetune.lora_rank=8",
+            "--workdir=runs/finetuned",
+            "--config=digits --config.init_from=runs/digits --workdir=runs/finetuned",
+        ),
+        "The run takes codec, network and paradigm from the start model, and adds tokens for words "
+        "that its tokenizer lacks. The same command resumes an interrupted run. With --config "
+        "instead of FOLDER, the run has that configuration, and init_from is the folder of a run "
+        "with equal sizes and the same tokenizer.",
         mode="train",
         required_key="init_from",
+        convert=finetune_arguments.convert,
     ),
     "prepare": Command(
         "Prepare the data and the tokenizer, without training.",
@@ -154,7 +170,8 @@ def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:
     """Convert a command and its arguments to the arguments of `oneflow_jax.main`.
 
     Raises:
-        UserError: the arguments contain --mode, which the command replaces.
+        UserError: the arguments contain --mode, which the command replaces, or an argument of the
+            command is missing.
     """
     command = find(name)
     flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
@@ -163,7 +180,7 @@ def make_arguments(name: str, arguments: Sequence[str]) -> list[str]:
             f"--mode: the command `oneflow {name}` already sets the mode. Leave --mode out."
         )
     defaults = () if flags & {"config", "workdir"} else command.defaults
-    return [f"--mode={command.mode}", *defaults, *arguments]
+    return [f"--mode={command.mode}", *defaults, *command.convert(arguments)]
 
 
 def _names() -> str:

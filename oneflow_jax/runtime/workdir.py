@@ -6,6 +6,7 @@
 | tokenizer.model     | the SentencePiece model                                             |
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
 | source.json         | custom data: fingerprint of the documents that the run trains on    |
+| finetune.json       | fine-tuning: the start model, and the tokens that were added to it  |
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
 | codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
 | checkpoints/        | checkpoints; see `training.checkpoint`                              |
@@ -40,6 +41,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 LATENTS = "latents.json"
 SOURCE = "source.json"
+FINETUNE = "finetune.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 DAMAGED_CHECKPOINTS = "damaged_checkpoints"

@@ -11,6 +11,7 @@ both kinds of folder. Training cannot resume in an export, but a new run can ini
 export (`config.init_from`).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -42,6 +43,7 @@ def export(
     skip_damaged: bool = False,
     use: str = "newest",
     autoencoder: Savable | None = None,
+    merge: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> epath.Path:
     """Write the EMA parameters of a run, and the other files that sampling needs.
 
@@ -54,6 +56,7 @@ def export(
         skip_damaged: whether to skip damaged checkpoints instead of raising an error.
         use: which checkpoint to export, one of `loop_config.USES`.
         autoencoder: the autoencoder of the codec; None for a codec without autoencoder.
+        merge: function from the trained parameters to those of the model, `System.merge_params`.
 
     Returns:
         The path of the weights file, which is written last.
@@ -67,7 +70,7 @@ def export(
     if (output / workdir.CHECKPOINTS).exists():
         raise UserError(f"--output={output}: this is the folder of a run. Choose another folder.")
     loaded = load_ema_params(run_dir, abstract_params, skip_damaged=skip_damaged, use=use)
-    params = traverse_util.flatten_dict(loaded, sep="/")
+    params = traverse_util.flatten_dict(merge(loaded), sep="/")
     with np.errstate(over="ignore"):  # The check below reports overflow.
         halves = {name: np.asarray(value).astype(np.float16) for name, value in params.items()}
     for name, value in halves.items():

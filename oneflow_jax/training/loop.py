@@ -53,6 +53,9 @@ class System(Protocol):
     def initialize_from(self, state: TrainState) -> TrainState:
         """Return the state, with the parameters of the run in `config.init_from` if it is set."""
 
+    def merge_params(self, params: PyTree) -> PyTree:
+        """Return the parameters of the model for the trained parameters, as LoRA's factors."""
+
     def train_batches(self) -> streams.BatchStreams:
         """Return the endless stream of training batches, as arrays on the devices."""
 
@@ -104,10 +107,10 @@ def run(
             heldout_loss = None
             if number % settings.eval_every == 0:
                 with report.pause_timer():
-                    scalars, by_document = losses(state.ema), {}
+                    scalars, by_document = losses(system.merge_params(state.ema)), {}
                     heldout_loss = scalars.get(eval_loss.HELDOUT_LOSS)
                     if document_losses:
-                        more, by_document = document_losses(state.ema)
+                        more, by_document = document_losses(system.merge_params(state.ema))
                         scalars |= more
                     report.write(number, scalars, by_document)
             last = number == settings.steps or stop.is_due(number)
@@ -119,7 +122,7 @@ def run(
                     checkpoints.save(state, number, data, heldout_loss)
             if preview and number % settings.preview_every == 0:
                 with report.pause_timer():
-                    preview(number, state.ema)
+                    preview(number, system.merge_params(state.ema))
             if last:
                 break
         checkpoints.wait()

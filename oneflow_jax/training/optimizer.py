@@ -138,6 +138,14 @@ def stop_gradient_where(params: PyTree, freeze: str) -> PyTree:
     return jax.tree.map_with_path(hold, params)
 
 
+def count_trained(params: PyTree, freeze: str) -> tuple[int, int]:
+    """Return the number of trained numbers in the parameters, and of all numbers."""
+    pattern = _compile_pattern(freeze)
+    sizes = [(_param_name(path), leaf.size) for path, leaf in jax.tree.leaves_with_path(params)]
+    trained = sum(size for name, size in sizes if not (freeze and pattern.search(name)))
+    return trained, sum(size for _, size in sizes)
+
+
 def update_ema(ema: PyTree, params: PyTree, step: Int[Array, ""], ema_decay: float) -> PyTree:
     """Return the EMA of the parameters after an update.
 

@@ -15,6 +15,7 @@ import optax
 from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.flows import time_samplers
 from oneflow_jax.flows.training_objective import TrainingObjective
+from oneflow_jax.nn import lora
 from oneflow_jax.nn.model import Model
 from oneflow_jax.shapes import Array, Float, Key, PyTree, Sums
 from oneflow_jax.training import optimizer as optimizer_lib
@@ -27,8 +28,17 @@ RowLosses = Callable[..., Metrics]
 `paradigm`, to the losses of each row by term."""
 
 
+FULL = lora.LoRA(rank=0)
+"""The adapter of usual runs: all parameters of the model are trained."""
+
+
 def init_state(
-    key: Key[Array, ""], *, model: Model, optimizer: optax.GradientTransformation, view: NoisyCanvas
+    key: Key[Array, ""],
+    *,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    view: NoisyCanvas,
+    adapter: lora.LoRA = FULL,
 ) -> TrainState:
     """Return the initial state, with parameters boxed in linen's partitioning metadata.
 
@@ -37,8 +47,10 @@ def init_state(
         model: the model to initialize.
         optimizer: the optimizer to initialize.
         view: any network input with the shapes of training.
+        adapter: the parameters to train in place of those of the model.
     """
     params = model.init(train_state.init_key(key), view)["params"]
+    params = adapter.add(train_state.adapter_key(key), params)
     return train_state.create(key, params, optimizer)
 
 
@@ -72,6 +84,15 @@ def denoising_losses(
     """Return `per_row_losses`, which do not depend on the EMA: the losses of every usual run."""
     del ema
     return per_row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
+
+
+def adapt_losses(row_losses: RowLosses, adapter: lora.LoRA) -> RowLosses:
+    """Return losses of the trained parameters, which the adapter merges into those of the model."""
+
+    def merge_first(params: PyTree, ema: PyTree, *batch: PyTree, **model: PyTree) -> Metrics:
+        return row_losses(adapter.merge(params), adapter.merge(ema), *batch, **model)
+
+    return merge_first
 
 
 def train_step(

@@ -56,11 +56,21 @@ def init_key(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
 
 
-def abstract_state(system: Initializable) -> TrainState:
-    """Return shapes, dtypes and shardings of the training state, without its values."""
+def adapter_key(key: Key[Array, ""]) -> Key[Array, ""]:
+    """Return the key for initializing an adapter; it differs from those of steps and parameters."""
+    return jax.random.fold_in(key, jnp.iinfo(jnp.int32).max - 1)
+
+
+def boxed_shapes(system: Initializable) -> TrainState:
+    """Return the shapes of the training state, boxed in linen's partitioning metadata."""
     with sharding.mesh_context(system.mesh):
         # The key is created in `eval_shape`, because the devices of the mesh may not be attached.
-        boxed = jax.eval_shape(lambda: system.init_state(jax.random.key(system.loop_config.seed)))
+        return jax.eval_shape(lambda: system.init_state(jax.random.key(system.loop_config.seed)))
+
+
+def abstract_state(system: Initializable) -> TrainState:
+    """Return shapes, dtypes and shardings of the training state, without its values."""
+    boxed = boxed_shapes(system)
     shardings = sharding.state_sharding(system.mesh, boxed)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),

@@ -123,12 +123,12 @@ def test_values_are_chosen_again_before_the_first_checkpoint(tmp_path, source, c
     assert load(tmp_path).data.text_slot_multiple > before
 
 
-def test_several_processes_need_a_number_of_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "is_multi_process", lambda: True)
-    config = runs.make_config().unlock()
-    config.choose, config.minutes = ("steps",), 5.0
-    with pytest.raises(UserError, match=r"minutes=5.0: .*--config.steps"):
-        choices.choose_steps(config, epath.Path(tmp_path))
+def test_all_processes_take_the_number_of_steps_of_the_slowest(tmp_path, monkeypatch):
+    monkeypatch.setattr(choices, "measure_step", lambda system: 0.5)
+    monkeypatch.setattr(distributed, "all_gather_json", lambda own: own | {"1": 2.0})
+    config = workdir.replace_values(runs.make_config().unlock(), {"optimizer.warmup_steps": 1})
+    config.minutes = 5.0
+    assert choices.choose_steps(config, epath.Path(tmp_path))[0] == 5 * 60 / 2.0
 
 
 def test_unknown_keys_cannot_be_chosen(tmp_path):

@@ -15,6 +15,7 @@ from configs import (
     digits,
     documents,
     emoji_styles,
+    finetune,
     own,
     quickstart,
     shipped,
@@ -33,6 +34,7 @@ GENERATIONS = {"v4": tpu_v4, "v5e": tpu_v5e, "v5p": tpu_v5p, "v6e": tpu_v6e}
 
 SHIPPED = {
     "shipped": shipped.get_config(),
+    "finetune": finetune.get_config(),
     "documents": documents.get_config(),
     "emoji_styles": emoji_styles.get_config(),
     **{f"own:{name}": own.get_config(name) for name in ("oneflow", "mask_flow", "edit_flow")},
@@ -56,7 +58,7 @@ HOSTILE = (math.nan, math.inf, -math.inf, -1, 0, 2**64, "", "abc", None, True, 1
 MAY_BE_ZERO = re.compile(
     r"seed|.*\.seed|.*(?<!max_mask)_weight|.*_scale|.*_prob|codec\.mean|optimizer\.(b1|b2|ema_decay|weight_decay"
     r"|warmup_steps|end_lr_fraction)|data\.(num_workers|cache_size|text_slot_multiple)"
-    r"|checkpoint\.keep_period|paradigm\.(tasks|time_coupling)\..*|source\.(interleaved|styled|keywords)"
+    r"|checkpoint\.keep_period|finetune\.(max_added_tokens|keep_fraction|lora_rank|minutes)|paradigm\.(tasks|time_coupling)\..*|source\.(interleaved|styled|keywords)"
     r"|sampling\.(preview_every|top_k|temperature)|evaluation\.loss_documents"
 )
 
@@ -86,7 +88,8 @@ def flatten_runs(config):
     """Yield each key, its name within its own run if it is part of a comparison, and its value."""
     for key, value in flatten(config):
         inner = re.sub(r"^(models\.\w+|text_model|codec)\.", "", key) if "models" in config else key
-        yield key, inner, value
+        # The data set of a start model has the keys of any data set.
+        yield key, re.sub(r"^finetune\.start_(?=source\.)", "", inner), value
 
 
 def is_possible(key, default, value):
@@ -164,7 +167,8 @@ def test_every_declared_key_is_in_some_configuration():
     optional = {
         key
         for key in values.KEYS
-        if key.startswith("autoencoder.") or key in ("source.skin_tones", "data.pixels")
+        if key.startswith(("autoencoder.", "finetune.start_source."))
+        or key in ("source.skin_tones", "data.pixels")
     }
     assert set(values.KEYS) - shown <= optional
 

@@ -1,5 +1,6 @@
 """Tests of the program `oneflow`: commands, help, and names of configurations."""
 
+import json
 import os
 import pathlib
 import re
@@ -224,6 +225,48 @@ def test_commands_that_need_a_key(command, key, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {key} is empty or missing")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("docs", "--config=finetune:shipped --config.source.path=docs"),
+        ("docs --from=runs/a", "--config=finetune:runs/a --config.source.path=docs"),
+        ("docs --from runs/a --config.steps=5 --workdir runs/b",
+         "--config=finetune:runs/a --config.source.path=docs --config.steps=5 --workdir runs/b"),
+        ("docs --minutes=5",
+         "--config=finetune:shipped --config.source.path=docs --config.minutes=5"),
+        ("--workdir=runs/b", "--workdir=runs/b"),
+        ("--config=digits --config.init_from=a", "--config=digits --config.init_from=a"),
+    ],
+)  # fmt: skip
+def test_folder_and_start_model_become_keys(arguments, expected):
+    line = commands.make_arguments("finetune", arguments.split())
+    assert line == ["--mode=train", *expected.split()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--from=shipped", "folder of your documents is missing"),
+        ("docs --from", "--from: its value is missing"),
+        ("docs --from --workdir=a", "--from: its value is missing"),
+        ("docs --config=digits", "--config: it excludes FOLDER"),
+    ],
+)
+def test_mistyped_arguments_of_finetune(arguments, message):
+    with pytest.raises(UserError, match=message):
+        commands.make_arguments("finetune", arguments.split())
+
+
+def test_a_finetuning_configuration_is_found_by_name(parse, elsewhere):
+    config = parse(*commands.make_arguments("finetune", ["docs"])[1:])
+    assert config.name == "finetune"
+    assert config.source.path == str(elsewhere / "docs")
+    assert (
+        config.model.width
+        == json.loads((shipped.PRETRAINED / "config.json").read_text())["model"]["width"]
+    )
 
 
 def test_all_keys_of_a_configuration_are_shown(tmp_path, parse):
