@@ -57,6 +57,7 @@ def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
     # Maximum number of tokens, those of the start model included.
     config.data.vocab_size = config.finetune.get_ref("max_added_tokens") + saved.data.vocab_size
 
+    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 20
     config.optimizer.freeze = saved.optimizer.freeze

@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Return the configuration."""
     config = quickstart.get_config("oneflow")
     config.name = "shipped"
-    config.steps = 5_000
+    config.steps = 3_000
 
     config.source.concepts = 300
     config.source.categories = ("Animals & Nature", "Food & Drink", "Travel & Places", "Objects")
