@@ -52,7 +52,7 @@ def traces(model, monkeypatch):
         return sample(self, apply, table, keys, canvas, plan)
 
     monkeypatch.setattr(kind, "sample", traced_sample)
-    generate.sample_batch.clear_cache()  # Other tests may have compiled the same programs.
+    generate.PROGRAMS.clear()  # Other tests may have compiled the same programs.
     return shapes
 
 
