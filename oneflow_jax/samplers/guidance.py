@@ -137,7 +137,7 @@ def cfg_by_removal(
 
 def is_guided(scale: plan_values.Number) -> bool:
     """Return whether guidance with this scale needs a forward pass of its own."""
-    return not plan_values.is_neutral(scale, 1)
+    return not plan_values.is_neutral(scale, 1.0)
 
 
 def nfe_factor(*scales: plan_values.Number) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from oneflow_jax.shapes import Array, Float, Int
 
-Number = float | Float[Array, ""] | Int[Array, ""]
+Number = int | float | Float[Array, ""] | Int[Array, ""]
 """A number of a plan: a Python number, or inside a compiled program a traced argument."""
 
 Times = tuple[float, ...] | Float[Array, "T"]

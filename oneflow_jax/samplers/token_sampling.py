@@ -43,7 +43,7 @@ class TokenSpace:
 
 
 @plan_values.register_plan(
-    arguments=("remask_prob",), neutral={"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+    arguments=("remask_prob",), neutral={"temperature": 0.0, "top_p": 1.0, "top_k": 0.0}
 )
 @dataclasses.dataclass(frozen=True)
 class TokenSampling:
@@ -88,15 +88,15 @@ def sampling_log_probs(
     """Return log probabilities of the allowed tokens after temperature, top-k and top-p."""
     shape = (1,) * (logits.ndim - 1) + allowed.shape
     logits = jnp.where(allowed.reshape(shape), logits, -jnp.inf)
-    if plan_values.is_neutral(token_sampling.temperature, 0):
+    if plan_values.is_neutral(token_sampling.temperature, 0.0):
         best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
         return jnp.where(best, 0.0, -jnp.inf)
     logits = jax.nn.log_softmax(logits / token_sampling.temperature)
-    if not plan_values.is_neutral(token_sampling.top_k, 0):
+    if not plan_values.is_neutral(token_sampling.top_k, 0.0):
         logits = jax.nn.log_softmax(
             jnp.where(_rank(logits) < token_sampling.top_k, logits, -jnp.inf)
         )
-    if not plan_values.is_neutral(token_sampling.top_p, 1):
+    if not plan_values.is_neutral(token_sampling.top_p, 1.0):
         logits = jax.nn.log_softmax(
             jnp.where(_top_p_mask(logits, token_sampling.top_p), logits, -jnp.inf)
         )
