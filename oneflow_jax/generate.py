@@ -21,8 +21,11 @@ from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory
 from oneflow_jax.shapes import Array, Int, PyTree
 
 MIN_LENGTH = 32
-"""Minimum row length in slots. A network that is small enough to be fast with such short rows takes
-little longer for 32 slots than for 16."""
+"""Minimum row length in slots.
+
+Shorter rows save a few hundredths of a second per call (docs/python.md), but each length needs
+programs of its own, which take several seconds to compile.
+"""
 
 MAX_PROGRAMS = 64
 """Maximum number of compiled sampling programs that stay in memory."""
@@ -204,7 +207,7 @@ def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int
     """Return the batch size for `num_documents` documents, at most `max_rows`.
 
     Each device gets 1, 4, 6, 8, 12, 16, 24, ... rows, so that programs are compiled for only a few
-    batch sizes. On a CPU, 4 short rows take 1.5 times as long as one row (docs/python.md).
+    batch sizes. On a CPU, 4 short rows take 1.6 times as long as one row (docs/python.md).
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     each = -(-num_documents // ways)

@@ -41,7 +41,7 @@ def enable(folder: epath.Path) -> None:
 
 
 def enable_user_cache() -> None:
-    """Store compiled programs in the user's folder, unless JAX already has a folder or is told not.
+    """Store compiled programs in the user's folder, unless JAX has a folder or has caches disabled.
 
     If the folder cannot be used, the function logs the reason, and programs are compiled in each
     process.

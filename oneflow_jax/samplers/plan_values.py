@@ -26,7 +26,7 @@ Times = tuple[float, ...] | Float[Array, "T"]
 def is_neutral(value: Number, neutral: float) -> bool:
     """Return whether a number has its neutral value, so that the sampler omits an operation.
 
-    An argument of a compiled program is never neutral, whatever its value at run time.
+    An argument of a compiled program is never neutral, since its value is not known yet.
     """
     return isinstance(value, int | float) and value == neutral
 
