@@ -24,8 +24,11 @@ from benchmarks import report
 from oneflow_jax.api.model import Model
 from oneflow_jax.runtime import host, metric_writer
 
-LENGTHS = (1, 2, 3, 5)
-"""Numbers of image gaps in the warm-up, whose rows have the four lengths of the shipped model."""
+WARM_UP_IMAGES = (2, 3, 4, 5)
+"""Numbers of images in the warm-up; their rows have the four lengths of the shipped model."""
+
+MAX_IMAGES = 4
+"""Maximum number of images of a random request; more may not fit the rows of the shipped model."""
 
 MAX_SAMPLES = 4
 """Maximum number of documents of one request."""
@@ -96,16 +99,16 @@ def make_warm_up(steps: int) -> list[Request]:
     """Return one request for each program that the random requests need."""
     generations = [
         _generation("<text> <image> " * images, samples, scale, 0, steps)
-        for images in LENGTHS
+        for images in WARM_UP_IMAGES
         for scale in (1.0, 2.0)
         for samples in (1, MAX_SAMPLES)
     ]
-    return [*generations, *(_edit(images, 0.5, 0, steps) for images in LENGTHS)]
+    return [*generations, *(_edit(images, 0.5, 0, steps) for images in WARM_UP_IMAGES)]
 
 
 def make_request(rng: np.random.Generator, steps: int) -> Request:
     """Return a random request: a task with random text, length, samples, guidance and seed."""
-    images, seed = int(rng.integers(1, 6)), int(rng.integers(2**31))
+    images, seed = int(rng.integers(1, MAX_IMAGES + 1)), int(rng.integers(2**31))
     if rng.random() < 0.2:
         return _edit(images, float(rng.uniform(0.1, 0.9)), seed, steps)
     scale = float(rng.uniform(1, 5)) if rng.random() < 0.5 else 1.0
@@ -114,7 +117,7 @@ def make_request(rng: np.random.Generator, steps: int) -> Request:
     prompt: list[object] = []
     for _ in range(images):
         word = TEXTS[int(rng.integers(len(TEXTS)))]
-        prompt += ([of.TEXT, of.IMAGE], [word, of.IMAGE], [picture, of.TEXT])[rng.integers(3)]
+        prompt += ([of.TEXT, of.IMAGE], [word, of.IMAGE], [of.TEXT, picture])[rng.integers(3)]
     return _generation(prompt, samples, scale, seed, steps)
 
 
