@@ -263,8 +263,7 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         _print(f"Metrics: {output / workdir.EVALUATION}")
         _print(f"Page: {output / workdir.SAMPLES_PAGE}")
     if MODE.value == "sample":
-        page = autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value, output)
-        _print(f"Page: {page}")
+        _print(f"Page: {autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value, output)}")
 
 
 def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -275,8 +274,6 @@ def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) ->
     make_loop_config(config)  # Only to report wrong settings before anything is computed.
     if config.compilation_cache and MODE.value not in READING_MODES:
         compilation_cache.enable(folder / workdir.COMPILATION_CACHE)
-    elif MODE.value == "sample":
-        compilation_cache.enable_user_cache()
 
 
 def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
