@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -16,15 +16,22 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.nn import bound_model, unstack
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
-from oneflow_jax.runtime import distributed, sharding
+from oneflow_jax.runtime import distributed, programs, sharding
 from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory
 from oneflow_jax.shapes import Array, Int, PyTree
 
-LENGTH_MULTIPLE = 16
-"""Row lengths are rounded up to a multiple of this number of slots.
+MIN_LENGTH = 32
+"""Minimum row length in slots.
 
-So rows have few unused slots, and JAX compiles programs for only a few lengths.
+Shorter rows save a few hundredths of a second per call (docs/python.md), but each length needs
+programs of its own, which take several seconds to compile.
 """
+
+MAX_PROGRAMS = 64
+"""Maximum number of compiled sampling programs that stay in memory."""
+
+PROGRAMS = programs.ProgramCache(MAX_PROGRAMS)
+"""The compiled sampling programs of all generators of this process."""
 
 
 class GenerativeSystem(Protocol):
@@ -73,12 +80,15 @@ class Generator:
     Attributes:
         system: the model's parts.
         params: parameters, sharded over the system's mesh.
+        num_compilations: number of sampling programs that calls of this generator compiled, or
+            loaded from the compilation cache on disk.
     """
 
     def __init__(self, system: GenerativeSystem, params: PyTree) -> None:
         """Store the system and the parameters."""
         self.system = system
         self.params = params
+        self.num_compilations = 0
 
     def __call__(
         self,
@@ -112,8 +122,7 @@ class Generator:
         layout = self.system.layout
         if not layout.variable_length:
             longest = max((len(slots["modality"]) for slots in rows), default=0)
-            length = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, layout.length)
-            layout = dataclasses.replace(layout, length=length)
+            layout = dataclasses.replace(layout, length=padded_length(longest, layout.length))
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             count = len(chosen)
@@ -133,34 +142,42 @@ class Generator:
     ) -> SampleOutput:
         rows = sharding.row_sharding(self.system.mesh, sharding.SAMPLING_RULES)
         canvas, document_ids = jax.device_put((canvas, document_ids.astype(np.int32)), rows)
+        arguments = (self.params, canvas, document_ids, seed, plan)
         with sharding.mesh_context(self.system.mesh, sharding.SAMPLING_RULES):
-            sample = sample_batch(
-                self.params,
-                canvas,
-                document_ids,
-                seed,
-                model=self.system.model,
-                paradigm=self.system.paradigm,
-                plan=plan,
-            )
+            sample = self._program(arguments)(*arguments)
         return distributed.to_host(sample)
 
+    def _program(self, arguments: PyTree) -> Callable[..., SampleOutput]:
+        """Return the program for the structure and shapes of the arguments of `sample_batch`.
 
-@functools.partial(jax.jit, static_argnames=("model", "paradigm", "plan"))
+        Generators with equal meshes, models and paradigms share their programs.
+        """
+        parts = {"model": self.system.model, "paradigm": self.system.paradigm}
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = tuple((np.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
+        program, is_new = PROGRAMS.get(
+            (self.system.mesh, *parts.values(), structure, shapes),
+            lambda: jax.jit(functools.partial(sample_batch, **parts)),
+        )
+        self.num_compilations += is_new
+        return program
+
+
 def sample_batch(
     params: PyTree,
     canvas: Canvas,
     document_ids: Int[Array, "B"],
-    seed: Int[Array, ""],
+    seed: Int[Array, ""] | int,
+    plan: SamplingPlan,
     *,
     model: Model,
     paradigm: Paradigm,
-    plan: SamplingPlan,
 ) -> SampleOutput:
     """Fill the gaps of a batch of canvases.
 
-    Generators with equal models, paradigms and plans share one compiled program per batch shape.
-    The function must run in the mesh context of `sharding.SAMPLING_RULES`.
+    A compiled program depends on the structure of the plan, and takes its values as arguments
+    (`samplers.plan_values`). The function must run in the mesh context of
+    `sharding.SAMPLING_RULES`.
 
     Args:
         params: the model's parameters.
@@ -168,9 +185,9 @@ def sample_batch(
         document_ids: index of each document among all prompts; seed and index determine the
             document's PRNG key.
         seed: RNG seed.
+        plan: solver, times, guidance, and whether to record the trajectory.
         model: the network.
         paradigm: the paradigm, whose sampler fills the gaps.
-        plan: solver, times, guidance, and whether to record the trajectory.
     """
     model, params = unstack.unstack_layers(model, params)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), document_ids)
@@ -189,15 +206,27 @@ def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:
 def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int) -> int:
     """Return the batch size for `num_documents` documents, at most `max_rows`.
 
-    Each device gets 1, 2, 3, 4, 6, 8, 12, ... rows, so that programs are compiled for only a few
-    batch sizes. At most a third of the rows is padding, not counting rows that round the batch up
-    to a multiple of the number of devices.
+    Each device gets 1, 4, 6, 8, 12, 16, 24, ... rows, so that programs are compiled for only a few
+    batch sizes. On a CPU, 4 short rows take 1.6 times as long as one row (docs/python.md).
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     each = -(-num_documents // ways)
-    power = 1 << (each - 1).bit_length()
+    return min(ways * (1 if each <= 1 else max(4, _round_up(each))), max_rows)
+
+
+def padded_length(num_slots: int, max_length: int) -> int:
+    """Return the row length for documents of `num_slots` slots, at most `max_length`.
+
+    Rows have 32, 48, 64, 96, 128, ... slots, so that programs are compiled for only a few lengths.
+    """
+    return min(max(MIN_LENGTH, _round_up(num_slots)), max_length)
+
+
+def _round_up(number: int) -> int:
+    """Return the next of 1, 2, 3, 4, 6, 8, 12, ..., whose ratio is at most 1.5 from 2 on."""
+    power = 1 << (number - 1).bit_length()
     between = power * 3 // 4
-    return min(ways * (between if power >= 4 and each <= between else power), max_rows)
+    return between if power >= 4 and number <= between else power
 
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:

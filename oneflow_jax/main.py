@@ -37,6 +37,7 @@ from oneflow_jax.cli.flags import (
 )
 from oneflow_jax.errors import Preempted, UserError
 from oneflow_jax.runtime import (
+    compilation_cache,
     distributed,
     host,
     metric_writer,
@@ -247,18 +248,17 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
         _print(f"Metrics: {output / workdir.EVALUATION}")
         _print(f"Page: {output / workdir.SAMPLES_PAGE}")
     if MODE.value == "sample":
-        page = autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value, output)
-        _print(f"Page: {page}")
+        _print(f"Page: {autoencoder_run.reconstruct_prompts(system, folder, PROMPT.value, output)}")
 
 
 def _configure_process(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Validate `data.dir` and the settings of the training loop; enable the compilation cache."""
+    """Validate `data.dir` and the settings of the training loop; enable a compilation cache."""
     from oneflow_jax.build.loop_config import make_loop_config
 
     storage.require_local(config.data.dir, "data.dir")
     make_loop_config(config)  # Only to report wrong settings before anything is computed.
     if config.compilation_cache and MODE.value not in READING_MODES:
-        host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
+        compilation_cache.enable(folder / workdir.COMPILATION_CACHE)
 
 
 def _run_comparison(config: ml_collections.ConfigDict, folder: epath.Path) -> None:

@@ -12,7 +12,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import prompt, sources, spelling
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, metric_writer, workdir
+from oneflow_jax.runtime import compilation_cache, distributed, metric_writer, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import filmstrip, from_samples, page, trajectory
 
@@ -43,6 +43,7 @@ def run(
     Raises:
         UserError: the folder has no checkpoint, or a prompt is wrong.
     """
+    compilation_cache.enable_user_cache()
     generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
     return _generate_page(generator, folder, path, prompts, edit=edit)

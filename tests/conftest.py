@@ -91,6 +91,7 @@ SLOW = (
 
 LONG = (
     "samplers/test_edit.py",
+    "api/test_compilation.py",
     "test_read_only.py",
     "training/test_step.py",
     "samplers/test_ar_images.py",

@@ -14,10 +14,14 @@ import jax
 import numpy as np
 from etils import epath
 
+import oneflow_jax as of
+from configs import common
 from oneflow_jax.build import system as system_lib
+from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.runtime import metric_writer, sharding, workdir
-from oneflow_jax.training import checkpoint, loop
+from oneflow_jax.training import checkpoint, loop, train_state
 from tests import tiny_config
+from tests.codecs.autoencoder import small_models
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=tests/tiny_config.py"
@@ -52,6 +56,21 @@ def trained_run(workers=0):
     system = prepare_system(folder, make_config(data__num_workers=workers))
     loop.run(system, epath.Path(folder))
     return system, epath.Path(folder)
+
+
+def make_untrained_model(kind, folder):
+    """Return an untrained model of the paradigm `kind`, with its run in `folder`."""
+    config = make_config().copy_and_resolve_references().unlock()
+    config.data.dir = str(folder / "data")
+    common.set_paradigm(config, kind)
+    if kind == "chameleon":
+        diffusers_weights.save(
+            folder / "vq", small_models.VQ, small_models.random_params(small_models.VQ)
+        )
+        config.codec = common.vq_codec(str(folder / "vq"), pixels=4)
+    config.sampling.update({"solver": "euler", "time_grid": "uniform", "steps": 2})
+    system = prepare_system(folder / "run", config.lock())
+    return of.Model(system, train_state.init_sharded(system).ema)
 
 
 def copy_run(folder, tmp_path):

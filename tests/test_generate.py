@@ -69,6 +69,28 @@ def test_documents_do_not_depend_on_the_batch(generator, eight_documents):
     np.testing.assert_allclose(canvas.latents, expected.latents, atol=1e-5)
 
 
+def test_documents_do_not_depend_on_the_length_of_rows(generator):
+    short, long = documents()[0], prompt.parse("<text> <image> " * 4, 4)
+    (alone,) = generate_batches(generator, [short], plan())
+    (beside,) = generate_batches(generator, [short, long], plan())
+    length = alone.canvas.ids.shape[1]
+    assert length < beside.canvas.ids.shape[1]
+    np.testing.assert_array_equal(alone.canvas.ids[0], beside.canvas.ids[0, :length])
+    np.testing.assert_allclose(
+        alone.canvas.latents[0], beside.canvas.latents[0, :length], atol=1e-5
+    )
+
+
+def test_sizes_are_rounded_up_to_few_values():
+    lengths = sorted({generate.padded_length(n, 1000) for n in range(1, 1001)})
+    assert lengths == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000]
+    assert all(generate.padded_length(n, 1000) >= n for n in range(1, 1001))
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 1, "tensor": 1}, jax.devices()[:2])
+    sizes = [generate.padded_batch_size(mesh, n, 40) for n in range(1, 41)]
+    assert sorted(set(sizes)) == [2, 8, 12, 16, 24, 32, 40]
+    assert all(size >= n for n, size in enumerate(sizes, 1))
+
+
 def test_renoising_does_not_depend_on_devices(generator):
     renoised = SamplingPlan(ode.make_schedule("renoise", 4))
     expected = concat_canvases(generate_batches(generator, documents(), renoised))
@@ -135,7 +157,8 @@ def test_the_last_batch_is_not_padded_with_documents(generator):
 def test_trajectory_shapes_and_last_frame(eight_documents, generator):
     (batch,) = eight_documents
     rows, length = batch.canvas.ids.shape
-    assert length % generate.LENGTH_MULTIPLE == 0
+    longest = max(len(generator.system.layout.prompt_row(d)["modality"]) for d in documents())
+    assert length == generate.padded_length(longest, generator.system.layout.length)
     assert batch.trajectory.canvas.ids.shape == (3, rows, length)
     assert batch.trajectory.confidence.shape == (3, rows, length)
     assert batch.trajectory.canvas.latents.shape == (3, rows, length, 12)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from equinox import _errors as equinox_errors
 
 from oneflow_jax import generate
 from oneflow_jax.build import sampling as sampling_lib
@@ -89,19 +89,11 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
     params, canvas = system.abstract_state.ema, abstract_canvas(system, rows, where)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
     seed = jax.ShapeDtypeStruct((), jnp.int32)
-    with (
-        _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES),
-        _no_error_callbacks(system.mesh),
-    ):
-        traced = generate.sample_batch.trace(
-            params,
-            canvas,
-            numbers,
-            seed,
-            model=system.model,
-            paradigm=system.paradigm,
-            plan=plan,
+    with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
+        sample_batch = functools.partial(
+            generate.sample_batch, model=system.model, paradigm=system.paradigm
         )
+        traced = jax.jit(sample_batch).trace(params, canvas, numbers, seed, plan)
     return _compile(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
 
@@ -142,21 +134,6 @@ def _abstract_mesh_context(mesh: jax.sharding.Mesh, rules: sharding.Rules) -> It
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
         yield
-
-
-@contextlib.contextmanager
-def _no_error_callbacks(mesh: jax.sharding.Mesh) -> Iterator[None]:
-    """Trace diffrax's runtime checks for GPUs without their callbacks to Python.
-
-    JAX cannot lower a callback for GPUs that do not exist. Without the callback, a failed check
-    gives NaN. equinox reads its variable EQX_ON_ERROR only when it is imported.
-    """
-    before = equinox_errors.EQX_ON_ERROR
-    equinox_errors.EQX_ON_ERROR = "nan" if mesh.devices.flat[0].platform == "gpu" else before
-    try:
-        yield
-    finally:
-        equinox_errors.EQX_ON_ERROR = before
 
 
 def _compile(

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import jax
 import ml_collections
+from etils import epath
 
 from oneflow_jax import evaluate
 from oneflow_jax import generate as generation
@@ -22,7 +23,7 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
-from oneflow_jax.runtime import host, run_lock, storage, workdir
+from oneflow_jax.runtime import compilation_cache, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
@@ -34,7 +35,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     """Load the model of a run: the EMA parameters of its newest checkpoint, on all devices.
 
     `load` writes nothing to the folder, which may be read-only. While `load` reads the parameters,
-    training on this machine cannot start in the folder.
+    training on this machine cannot start in the folder. Compiled programs are stored in the user's
+    cache folder (docs/python.md#when-programs-are-compiled).
 
     Args:
         path: folder of the run (its `--workdir`), local or gs://; folder that `--mode=export`
@@ -42,7 +44,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
         config: overrides of the run's configuration by full key. Examples:
             `{"sampling.steps": 8}` changes a default of sampling, `{"mesh.fsdp": 4}` shards
             parameters that do not fit one device, and `{"platform": "any"}` allows any platform
-            for a model that was trained on TPUs.
+            for a model that was trained on TPUs. `{"compilation_cache": True}` stores compiled
+            programs in the folder of the run, and False does not store them.
 
     Raises:
         UserError: the folder or its checkpoint does not exist, a training process on this machine
@@ -64,8 +67,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     system_lib.check_platform(run_config)
     with run_lock.read_lock(folder):
         workdir.check_config(folder, run_config, may_write=False)
-        if (config or {}).get("compilation_cache"):
-            host.enable_compilation_cache(folder / workdir.COMPILATION_CACHE)
+        _enable_compilation_cache(folder, (config or {}).get("compilation_cache"))
         system = system_lib.system(_inference_config(run_config), folder, "sample")
         return Model(system, evaluate.load_ema_params(system, folder))
 
@@ -73,9 +75,10 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
 class Model:
     """A trained model that fills the gaps of documents and edits finished documents.
 
-    A call compiles a program for its sampling options, the number of documents per device (rounded
-    up to 1, 2, 3, 4, 6, 8, 12, ...) and their length (rounded up to a multiple of 16 slots). Later
-    calls with the same options and sizes reuse the program, for any prompts and seed.
+    A call compiles a program for the solver, the number of steps, whether guidance is used, the
+    number of documents per device (rounded up to 1, 4, 6, 8, 12, ...) and their length (rounded up
+    to 32, 48, 64, 96, ... slots). Later calls reuse the program, for any prompts, seed, guidance
+    scales, temperature, top-p, top-k, remasking probability, times and start of an edit.
     """
 
     def __init__(self, system: system_lib.System, params: PyTree) -> None:
@@ -85,6 +88,14 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<oneflow_jax model {self.config.name!r} ({self.config.paradigm.name})>"
+
+    @property
+    def num_compilations(self) -> int:
+        """Number of sampling programs that calls of this model compiled, or loaded from the disk.
+
+        Models of one process with equal configurations share their programs.
+        """
+        return self._generator.num_compilations
 
     @property
     def config(self) -> ml_collections.ConfigDict:
@@ -226,12 +237,20 @@ class Model:
 
     @functools.cached_property
     def _learned_grid(self) -> time_grids.GridSpec:
-        """The learned time grid, estimated only once because each grid compiles a program."""
+        """The learned time grid, estimated only once because that takes many forward passes."""
         config = options_lib.override_config(
             self._system.config, {"sampling.time_grid": sampling.LEARNED_GRID}
         )
         system = dataclasses.replace(self._system, config=config)
         return evaluate.time_grid(system, self._generator.params)
+
+
+def _enable_compilation_cache(folder: epath.Path, choice: bool | None) -> None:
+    """Store compiled programs in the run's folder (True), nowhere (False) or the user's folder."""
+    if choice:
+        compilation_cache.enable(folder / workdir.COMPILATION_CACHE)
+    elif choice is None:
+        compilation_cache.enable_user_cache()
 
 
 def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

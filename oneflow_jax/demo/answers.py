@@ -153,7 +153,10 @@ def _generate(
     # This call raises errors of the prompt and the options before anything is compiled.
     stream = model.stream(prompt, **options)
     warnings = "".join(map(_render_status, model.list_warnings(prompt)))
-    yield _render_status("Generating; the first call with these settings compiles a program ...")
+    yield _render_status(
+        "Generating; a new number of steps, a new length or the first guidance compiles a program "
+        "..."
+    )
     start = time.monotonic()
     states = list(stream)
     seconds = time.monotonic() - start

@@ -40,7 +40,7 @@ def unmask_probability(
 
 
 def remask_probability(
-    t: Float[Array, ""], s: Float[Array, ""], remask_prob: float
+    t: Float[Array, ""], s: Float[Array, ""], remask_prob: float | Float[Array, ""]
 ) -> Float[Array, ""]:
     """Return σ: `remask_prob` clipped to the bound (8); 0 where s = 1 or t = 0."""
     return jnp.minimum(remask_prob, (1 - s) / jnp.maximum(t, 1e-6)) * (t > 0)

@@ -171,7 +171,7 @@ class MaskFlow:
         Editing is a plan that starts above t=0: it first masks a part of the document's tokens, and
         interpolates its patches with noise.
         """
-        times = jnp.array([*plan.schedule.times, 1.0], jnp.float32)
+        times = jnp.append(jnp.asarray(plan.schedule.times, jnp.float32), 1.0)
         steps = jnp.arange(len(plan.schedule.times))
         key_noise, key_kept, key_steps = jnp.moveaxis(
             jax.vmap(functools.partial(jax.random.split, num=3))(keys), 1, 0

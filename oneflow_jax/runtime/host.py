@@ -7,7 +7,6 @@ import platform
 import sys
 
 import jax
-from etils import epath
 
 from oneflow_jax.runtime import gpu
 
@@ -42,11 +41,6 @@ def configure_malloc() -> None:
         (_M_ARENA_MAX, 1),
     ):
         mallopt(parameter, value)
-
-
-def enable_compilation_cache(folder: epath.Path) -> None:
-    """Store compiled programs in a folder, from which later processes load them."""
-    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def disable_xla_optimizations() -> None:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas, EmbeddingTable, Modality, NoisyCanvas
+from oneflow_jax.samplers import guidance, plan_values
 from oneflow_jax.shapes import Array, Bool, Float, Outputs, PyTree
 
 
@@ -71,13 +72,13 @@ class ARGuidance:
         image_token_id: id of `<image>`, the token before each image.
     """
 
-    scale: float
+    scale: plan_values.Number
     image_token_id: int
 
     @property
     def num_branches(self) -> int:
         """Number of rows that the network processes per document: 1, or 2 with guidance."""
-        return 1 if self.scale == 1 else 2
+        return guidance.nfe_factor(self.scale)
 
     def nfe(self, unguided_nfe: int) -> int:
         """Return the NFE of an image whose NFE without guidance is `unguided_nfe`.

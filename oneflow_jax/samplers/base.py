@@ -7,14 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas
-from oneflow_jax.samplers import guidance, ode
+from oneflow_jax.samplers import guidance, ode, plan_values
 from oneflow_jax.samplers.token_sampling import TokenSampling
 from oneflow_jax.shapes import Array, Bool, Float, Int
 
 
+@plan_values.register_plan(
+    arguments=("schedule", "token_sampling"),
+    neutral={"image_guidance_scale": 1.0, "text_guidance_scale": 1.0},
+)
 @dataclasses.dataclass(frozen=True)
 class SamplingPlan:
-    """All parameters of sampling; hashable, so it can be a static argument of jit.
+    """All parameters of sampling; see `plan_values` for what a compiled program depends on.
 
     Attributes:
         schedule: solver and times.
@@ -25,15 +29,15 @@ class SamplingPlan:
     """
 
     schedule: ode.SolverSchedule
-    image_guidance_scale: float = 1.0
-    text_guidance_scale: float = 1.0
+    image_guidance_scale: plan_values.Number = 1.0
+    text_guidance_scale: plan_values.Number = 1.0
     token_sampling: TokenSampling = dataclasses.field(default_factory=TokenSampling)
     return_trajectory: bool = False
 
     @property
     def is_edit(self) -> bool:
         """Whether sampling starts at t > 0 from a finished document."""
-        return self.schedule.times[0] > 0
+        return self.schedule.is_edit
 
 
 @flax.struct.dataclass

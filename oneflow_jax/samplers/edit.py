@@ -53,11 +53,11 @@ class EditSampler:
     plan: SamplingPlan
 
     @property
-    def run_times(self) -> tuple[float, ...]:
+    def run_times(self) -> Float[Array, "S"]:
         """Global times τ of all steps: text and images change until 1, only images from 1 to 2."""
-        grid = self.plan.schedule.times
+        grid = jnp.asarray(self.plan.schedule.times, jnp.float32)
         start = grid[0]
-        return (*grid, *(1 + (t - start) / (1 - start) for t in grid), 2.0)
+        return jnp.concatenate([grid, 1 + (grid - start) / (1 - start), jnp.full(1, 2.0)])
 
     def __call__(
         self, apply: guidance.ApplyFn, table: EmbeddingTable, keys: Key[Array, "B"], canvas: Canvas
@@ -66,7 +66,7 @@ class EditSampler:
         both = jax.vmap(jax.random.split)(keys)
         noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(both[:, 0], canvas.latents)
         apply = self._with_guidance(apply)
-        taus = jnp.array(self.run_times, jnp.float32)
+        taus = self.run_times
 
         def step(progress: LoopState) -> LoopState:
             n, rows = progress.step, progress.rows
@@ -90,13 +90,9 @@ class EditSampler:
             rows = jax.vmap(insertion.from_document)(canvas)
         else:
             rows = jax.vmap(insertion.from_prompt)(canvas, noise)
-        moments = (
-            empty_trajectory(rows.canvas, len(self.run_times))
-            if self.plan.return_trajectory
-            else None
-        )
+        moments = empty_trajectory(rows.canvas, len(taus)) if self.plan.return_trajectory else None
         end = jax.lax.while_loop(
-            lambda p: (p.step < len(self.run_times) - 1) & _is_active(p.rows, taus[p.step]),
+            lambda p: (p.step < len(taus) - 1) & _is_active(p.rows, taus[p.step]),
             step,
             LoopState(jnp.int32(0), both[:, 1], rows, moments),
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas, Modality, NoisyCanvas
+from oneflow_jax.samplers import plan_values
 from oneflow_jax.shapes import Array, Bool, Float, Outputs
 
 ApplyFn = Callable[[NoisyCanvas], Outputs]
@@ -25,7 +26,7 @@ class GuidanceBranch:
     """
 
     outputs: tuple[str, ...]
-    scale: float
+    scale: plan_values.Number
     drop_condition: Callable[[NoisyCanvas], NoisyCanvas]
 
 
@@ -38,7 +39,7 @@ def apply_cfg(apply: ApplyFn, branches: Sequence[GuidanceBranch]) -> ApplyFn:
     combines probabilities geometrically, Q ∝ Q(c)^scale Q(u)^(1 - scale), as in OneFlow, eq. 12.
     Branches with scale 1 are skipped.
     """
-    branches = [branch for branch in branches if branch.scale != 1.0]
+    branches = [branch for branch in branches if is_guided(branch.scale)]
     if not branches:
         return apply
 
@@ -65,7 +66,7 @@ def cross_modal_cfg(
     canvas: Canvas,
     heads: tuple[str, str],
     placeholders: tuple[Float[Array, "*e"], Float[Array, "B L C"]],
-    scales: tuple[float, float],
+    scales: tuple[plan_values.Number, plan_values.Number],
 ) -> ApplyFn:
     """Return `apply` with guidance of images by text, and of text by images.
 
@@ -103,7 +104,7 @@ def cross_modal_cfg(
 def cfg_by_removal(
     apply: ApplyFn,
     heads: tuple[tuple[str, ...], tuple[str, ...]],
-    scales: tuple[float, float],
+    scales: tuple[plan_values.Number, plan_values.Number],
 ) -> ApplyFn:
     """Return `apply` with guidance for paradigms that delete items.
 
@@ -134,9 +135,14 @@ def cfg_by_removal(
     )
 
 
-def nfe_factor(*scales: float) -> int:
+def is_guided(scale: plan_values.Number) -> bool:
+    """Return whether guidance with this scale needs a forward pass of its own."""
+    return not plan_values.is_neutral(scale, 1.0)
+
+
+def nfe_factor(*scales: plan_values.Number) -> int:
     """Return the factor by which guidance with these scales multiplies the NFE."""
-    return 1 + sum(scale != 1.0 for scale in scales)
+    return 1 + sum(map(is_guided, scales))
 
 
 def _interleave(*arrays: Array) -> Array:

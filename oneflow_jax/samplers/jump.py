@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.flows import gaussian
-from oneflow_jax.samplers import ode
+from oneflow_jax.samplers import ode, plan_values
 from oneflow_jax.shapes import Array, Float, PyTree
 
 PredictMeanFn = Callable[[Float[Array, ""], Float[Array, ""], PyTree], PyTree]
@@ -22,7 +22,7 @@ PredictMeanFn = Callable[[Float[Array, ""], Float[Array, ""], PyTree], PyTree]
 def solve(
     predict_mean: PredictMeanFn,
     state: PyTree,
-    times: tuple[float, ...],
+    times: plan_values.Times,
     return_trajectory: bool = False,
 ) -> ode.Solution:
     """Advance `state` through all intervals except the last.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.errors import check_fraction, check_one_of
-from oneflow_jax.samplers import time_grids
+from oneflow_jax.samplers import plan_values, time_grids
 from oneflow_jax.shapes import Array, Float, PyTree
 
 if TYPE_CHECKING:
@@ -39,17 +39,20 @@ NAMES = (*SOLVERS, RENOISE, *FLOW_MAP_SOLVERS)
 """All values of `sampling.solver`."""
 
 
+@plan_values.register_plan(arguments=("times",))
 @dataclasses.dataclass(frozen=True)
 class SolverSchedule:
-    """Solver and times of its steps; hashable, so it can be a static argument of jit.
+    """Solver and times of its steps; see `plan_values` for what a compiled program depends on.
 
     Attributes:
         solver: one of `NAMES`.
         times: start times of the intervals, increasing and below 1; the last interval ends at 1.
+        is_edit: whether the first time is above 0, at which a finished document is edited.
     """
 
     solver: str
-    times: tuple[float, ...]
+    times: plan_values.Times
+    is_edit: bool = False
 
     @property
     def nfe(self) -> int:
@@ -86,7 +89,8 @@ def make_schedule(
     check_one_of("sampling.solver", solver, NAMES)
     check_fraction("sampling.edit_start", start, allow_one=False)
     times = time_grids.step_times(grid, num_steps)
-    return SolverSchedule(solver, tuple(float(start + (1 - start) * t) for t in times))
+    times = tuple(float(start + (1 - start) * t) for t in times)
+    return SolverSchedule(solver, times, is_edit=start > 0)
 
 
 @flax.struct.dataclass
@@ -123,24 +127,26 @@ def solve(
     import diffrax
 
     times = jnp.asarray(schedule.times, jnp.float32)
+    # `diffrax.diffeqsolve` would check the times inside the program, with callbacks to Python: JAX
+    # stores no program with callbacks in its compilation cache. `make_schedule` checks the times.
+    term = diffrax.ODETerm(lambda t, x, _: velocity(t, x))
+    solver = _make_solver(schedule.solver)
+
+    def step(carry: tuple[PyTree, PyTree], interval: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
+        x, solver_state = carry
+        end, _, _, solver_state, _ = solver.step(
+            term, *interval, x, None, solver_state, made_jump=False
+        )
+        return (end, solver_state), x if return_trajectory else None
+
     if len(schedule.times) == 1:
         path = jax.tree.map(lambda x: x[None], state) if return_trajectory else None
         return Solution(final=state, times=times, trajectory=path)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, x, _: velocity(t, x)),
-        _make_solver(schedule.solver),
-        t0=times[0],
-        t1=times[-1],
-        dt0=None,
-        y0=state,
-        stepsize_controller=diffrax.StepTo(ts=times),
-        saveat=diffrax.SaveAt(ts=times) if return_trajectory else diffrax.SaveAt(t1=True),
-        max_steps=len(schedule.times) - 1,
-        # throw=True would replicate the solution on every device of the mesh.
-        throw=False,
-    )
-    last = jax.tree.map(lambda x: x[-1], solution.ys)
-    return Solution(final=last, times=times, trajectory=solution.ys if return_trajectory else None)
+    start = (state, solver.init(term, times[0], times[1], state, None))
+    (last, _), path = jax.lax.scan(step, start, (times[:-1], times[1:]))
+    if return_trajectory:
+        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
+    return Solution(final=last, times=times, trajectory=path)
 
 
 def _make_solver(name: str) -> "diffrax.AbstractSolver":

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.samplers import ode
+from oneflow_jax.samplers import ode, plan_values
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 PredictX1Fn = Callable[[Float[Array, ""], PyTree], PyTree]
@@ -31,7 +31,7 @@ def solve(
     predict_x1: PredictX1Fn,
     corrupt: CorruptFn,
     state: PyTree,
-    times: tuple[float, ...],
+    times: plan_values.Times,
     return_trajectory: bool = False,
 ) -> ode.Solution:
     """Advance `state` through all intervals except the last.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.errors import check_at_least, check_fraction, check_one_of
+from oneflow_jax.samplers import plan_values
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key
 
 UNMASK_ORDERS = ("random", "confidence")
@@ -41,9 +42,12 @@ class TokenSpace:
         return self.grid[0] * self.grid[1]
 
 
+@plan_values.register_plan(
+    arguments=("remask_prob",), neutral={"temperature": 0.0, "top_p": 1.0, "top_k": 0.0}
+)
 @dataclasses.dataclass(frozen=True)
 class TokenSampling:
-    """Parameters of token sampling; hashable, so it can be a static argument of jit.
+    """Parameters of token sampling; see `plan_values` for what a compiled program depends on.
 
     Attributes:
         temperature: divisor of the logits; 0 selects the most probable token.
@@ -57,11 +61,11 @@ class TokenSampling:
         UserError: a value is outside its range.
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: plan_values.Number = 1.0
+    top_p: plan_values.Number = 1.0
+    top_k: plan_values.Number = 0
     unmask_order: str = "random"
-    remask_prob: float = 0.0
+    remask_prob: plan_values.Number = 0.0
 
     def __post_init__(self) -> None:
         check_at_least("sampling.temperature", self.temperature, 0)
@@ -84,15 +88,15 @@ def sampling_log_probs(
     """Return log probabilities of the allowed tokens after temperature, top-k and top-p."""
     shape = (1,) * (logits.ndim - 1) + allowed.shape
     logits = jnp.where(allowed.reshape(shape), logits, -jnp.inf)
-    if token_sampling.temperature == 0:
+    if plan_values.is_neutral(token_sampling.temperature, 0.0):
         best = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
         return jnp.where(best, 0.0, -jnp.inf)
     logits = jax.nn.log_softmax(logits / token_sampling.temperature)
-    if token_sampling.top_k > 0:
+    if not plan_values.is_neutral(token_sampling.top_k, 0.0):
         logits = jax.nn.log_softmax(
             jnp.where(_rank(logits) < token_sampling.top_k, logits, -jnp.inf)
         )
-    if token_sampling.top_p < 1:
+    if not plan_values.is_neutral(token_sampling.top_p, 1.0):
         logits = jax.nn.log_softmax(
             jnp.where(_top_p_mask(logits, token_sampling.top_p), logits, -jnp.inf)
         )
@@ -133,7 +137,7 @@ def _rank(log_p: Float[Array, "*b L V"]) -> Int[Array, "*b L V"]:
     return jnp.argsort(jnp.argsort(-log_p, axis=-1), axis=-1)
 
 
-def _top_p_mask(log_p: Float[Array, "*b L V"], top_p: float) -> Bool[Array, "*b L V"]:
+def _top_p_mask(log_p: Float[Array, "*b L V"], top_p: plan_values.Number) -> Bool[Array, "*b L V"]:
     """Return a mask of the most probable tokens whose total probability reaches `top_p`."""
     ordered = jnp.exp(-jnp.sort(-log_p, axis=-1))
     before = (

@@ -15,18 +15,14 @@ import pytest
 from etils import epath
 
 import oneflow_jax as of
-from configs import common
 from oneflow_jax import evaluate, generate
 from oneflow_jax.api.document import to_internal
 from oneflow_jax.build import sampling as sampling_lib
-from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import toy
 from oneflow_jax.runtime import workdir
-from oneflow_jax.training import train_state
 from oneflow_jax.viewer import trajectory
 from tests import runs
-from tests.codecs.autoencoder import small_models
 
 RED = np.full((4, 4, 3), toy.COLORS["red"], np.uint8)
 
@@ -53,7 +49,7 @@ def traces(model, monkeypatch):
         return sample(self, apply, table, keys, canvas, plan)
 
     monkeypatch.setattr(kind, "sample", traced_sample)
-    generate.sample_batch.clear_cache()  # Other tests may have compiled the same programs.
+    generate.PROGRAMS.clear()  # Other tests may have compiled the same programs.
     return shapes
 
 
@@ -434,24 +430,9 @@ def test_wrong_folders(folder, tmp_path):
             of.load(copy)
 
 
-def make_untrained_model(kind, folder):
-    """Return an untrained model of the paradigm `kind`, with its run in `folder`."""
-    config = runs.make_config().copy_and_resolve_references().unlock()
-    config.data.dir = str(folder / "data")
-    common.set_paradigm(config, kind)
-    if kind == "chameleon":
-        diffusers_weights.save(
-            folder / "vq", small_models.VQ, small_models.random_params(small_models.VQ)
-        )
-        config.codec = common.vq_codec(str(folder / "vq"), pixels=4)
-    config.sampling.update({"solver": "euler", "time_grid": "uniform", "steps": 2})
-    system = runs.prepare_system(folder / "run", config.lock())
-    return of.Model(system, train_state.init_sharded(system).ema)
-
-
 @pytest.mark.parametrize("kind", ["mask_flow", "edit_flow", "chameleon"])
 def test_all_kinds_of_models_stream_to_the_end(kind, tmp_path):
-    model = make_untrained_model(kind, epath.Path(tmp_path))
+    model = runs.make_untrained_model(kind, epath.Path(tmp_path))
     *before, last = model.stream("red <image> <text>", temperature=0.5, top_k=3)
     assert before[0].t == 0.0
     assert last.t == 1.0

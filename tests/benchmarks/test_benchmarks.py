@@ -21,6 +21,7 @@ from benchmarks import (
     problem,
     quality,
     report,
+    requests,
     roofline,
     sample,
     style_judge,
@@ -55,6 +56,19 @@ def test_train_step_writes_its_results(tmp_path):
     ratio = results["tokens_per_second"]["median"] / results["documents_per_second"]["median"]
     assert ratio == pytest.approx(slots)
     assert results["memory"]["arguments_mib"] * 2**20 > 4 * 4 * results["parameters"]
+
+
+def test_random_requests_compile_nothing_after_the_warm_up(tmp_path):
+    path = tmp_path / "requests.json"
+    folder = runs.trained_run()[1]
+    requests.main(
+        ["--workdir", str(folder), "--requests", "5", "--steps", "1", "--json", str(path)]
+    )
+    results = json.loads(path.read_text())
+    assert results["warm-up"]["compiled programs"] >= results["warm-up"]["sampling programs"] > 0
+    assert results["random requests"]["requests"] == 5
+    assert results["random requests"]["sampling programs"] == 0
+    assert results["random requests"]["compiled programs"] == 0
 
 
 def test_sample_writes_its_cases(tmp_path):

@@ -52,6 +52,21 @@ def test_every_step_is_shown_and_the_slider_is_last(models):
     assert collect_states(models, seed=1)[2:-1] != steps
 
 
+def test_sliders_of_values_compile_nothing(models):
+    model = models[models.names[0]]
+    collect_states(models, guidance=2)
+    before = model.num_compilations
+    for guidance, seed, text in (
+        (1.5, 1, "blue <image>"),
+        (3.25, 7, "<text> <image>"),
+        (5, 9, "<image>"),
+    ):
+        assert "forward passes" in collect_states(models, text, guidance=guidance, seed=seed)[-1]
+    assert model.num_compilations == before
+    collect_states(models, steps=3)
+    assert model.num_compilations == before + 1
+
+
 def test_uploaded_image_is_given(models, picture):
     for name in ("mine.png", "1"):
         *_, last = collect_states(models, f"<image:{name}> is <text>", [picture])
