@@ -6,7 +6,7 @@
     data.sequence_length      95 % of the documents fit a row, and three usual ones together
     batch_size                a batch has about 2,048 slots
     steps                     training takes about `config.minutes`
-    evaluation.every          the run has 20 evaluations
+    evaluation.every          the run has 20 evaluations, or fewer if it is short
     checkpoint.every          each evaluated checkpoint can become the best one
 
 The chosen values are saved in the configuration of the run, so a resumed run keeps them
@@ -49,7 +49,8 @@ BATCH_SLOTS = 2_048
 WARM_STEPS, TIMED_STEPS = 2, 8
 """Training steps to compile and warm up, and steps to measure."""
 
-NUM_EVALUATIONS = 20
+NUM_EVALUATIONS, MIN_INTERVAL = 20, 25
+"""Evaluations of a run, and minimum number of steps between them, because each takes seconds."""
 
 Choice = tuple[int, str]
 """A value and the reason for it."""
@@ -137,7 +138,7 @@ def choose_steps(config: ml_collections.ConfigDict, folder: epath.Path) -> Choic
 def choose_interval(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
     """Choose the number of steps between evaluations, or between checkpoints."""
     del folder
-    interval = max(config.steps // NUM_EVALUATIONS, 1)
+    interval = min(max(config.steps // NUM_EVALUATIONS, MIN_INTERVAL), config.steps)
     return interval, f"the run has {config.steps // interval} of them"
 
 

@@ -80,9 +80,15 @@ def test_the_number_of_steps_fits_the_time(tmp_path, monkeypatch):
     config.choose, config.minutes = ("steps", "evaluation.every", "checkpoint.every"), 2.0
     chosen = choices.choose(config.lock(), epath.Path(tmp_path), "train")
     assert chosen.steps == 2 * 60 / 0.25
-    assert chosen.evaluation.every == chosen.checkpoint.every == chosen.steps // 20
+    assert chosen.evaluation.every == chosen.checkpoint.every == choices.MIN_INTERVAL
     assert chosen.choose == ()
     assert chosen.is_locked
+
+
+@pytest.mark.parametrize(("steps", "interval"), [(10, 10), (100, 25), (2_000, 100)])
+def test_short_runs_are_evaluated_more_rarely(steps, interval, tmp_path):
+    config = workdir.replace_values(runs.make_config(), {"steps": steps})
+    assert choices.choose_interval(config, epath.Path(tmp_path))[0] == interval
 
 
 def test_the_time_of_a_step_is_measured(tmp_path):
