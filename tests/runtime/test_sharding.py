@@ -83,17 +83,22 @@ def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, req
     assert text == path.read_text()
     # The rest of the state is sharded like its parameters, or is a scalar.
     specs = {path: leaf.sharding.spec for path, leaf in jax.tree.leaves_with_path(state.params)}
-    moments = 0
+    moments = muon_moments = 0
     for path, leaf in jax.tree.leaves_with_path((state.ema, state.opt_state)):
         of = [spec for name, spec in specs.items() if path[-len(name) :] == name]
         moments += len(of)
-        assert [leaf.sharding.spec] == of or leaf.ndim == 0, name_of(path)
-    assert moments == 3 * len(specs)
+        muon_moments += len(of) * ("/muon/" in name_of(path))
+        is_constant = leaf.ndim == 0 or "ns_coeffs" in name_of(path)
+        assert [leaf.sharding.spec] == of or is_constant, name_of(path)
+    # AdamW has two moments of each parameter, and Muon has one.
+    assert moments == 3 * len(specs) - muon_moments
+    assert bool(muon_moments) == (config.optimizer.name == "muon")
 
 
 def test_every_transformer_configuration_has_a_golden_file():
     files = {path.stem for path in pathlib.Path(codec.__file__).parent.glob("*.py")}
     of_the_same_models = {
+        "finetune",
         "model_sizes",
         "gpu",
         "tpu",
