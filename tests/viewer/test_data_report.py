@@ -63,7 +63,7 @@ def test_notices_about_unused_data_precede_training(cli, tmp_path, capsys):
             }
             file.write(json.dumps(record) + "\n")
     (folder / "<b>.png").write_bytes(b"")
-    cli(*arguments(folder, tmp_path))
+    cli(*arguments(folder, tmp_path), "--config.data.text_slot_multiple=8")
     printed = capsys.readouterr().out
     expected = (
         "Notice: None of the 30 documents has both text and an image: 30 have only text.",
