@@ -262,12 +262,15 @@ def load_choices(
 ) -> ml_collections.ConfigDict:
     """Return the configuration with the values that were chosen when the run was trained first.
 
-    Before the first checkpoint, the values are chosen again, because the data may have changed.
+    Before the first checkpoint, the values are chosen again, because the data may have changed. If
+    the folder holds another kind of run, `check_config` reports it.
     """
     names = config.get("choose", ())
     if not names or not has_checkpoints(workdir):
         return config
     saved = load_config(workdir)
+    if "paradigm" not in saved:
+        return config
     values = {name: functools.reduce(operator.getitem, name.split("."), saved) for name in names}
     return replace_values(config, values | {"choose": ()})
 

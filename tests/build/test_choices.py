@@ -6,6 +6,7 @@ import jax
 import pytest
 from etils import epath
 
+from configs import codec, own
 from oneflow_jax.build import choices
 from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError
@@ -119,6 +120,16 @@ def test_a_resumed_run_keeps_its_values(tmp_path):
     resumed = workdir.load_choices(given, folder)
     assert resumed.steps == config.steps == runs.STEPS
     assert resumed.choose == ()
+
+
+def test_the_folder_of_a_codec_run_is_left_to_the_check_of_configurations(tmp_path):
+    folder = epath.Path(tmp_path)
+    workdir.save_config(folder, codec.get_config("kl"))
+    (folder / workdir.CHECKPOINTS / "1").mkdir(parents=True)
+    config = workdir.replace_values(own.get_config(), {"source.path": str(tmp_path)})
+    assert workdir.load_choices(config, folder) == config
+    with pytest.raises(UserError, match="another configuration"):
+        workdir.check_config(folder, config)
 
 
 def test_values_are_chosen_again_before_the_first_checkpoint(tmp_path, source, cli):
