@@ -36,7 +36,6 @@ def get_config(kind: str = "kl") -> ml_collections.ConfigDict:
     config.source.interleaved = 0.0
     config.data.pixels = config.source.get_ref("pixels")
     if kind == "styles":
-        config.steps = 5_000
         config.source.name = "emoji_styles"
         config.source.path = "data/emoji_styles"
         config.source.styles = style_packages.NAMES

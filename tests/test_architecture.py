@@ -39,7 +39,8 @@ MAY_IMPORT = {
     | {"training", "viewer"},
     "build": DEVICE
     | {"autoencoder_training", "codecs", "codecs/autoencoder", "costs", "data", "data/custom"}
-    | {"evaluation", "flows", "nn", "paradigms", "pretrained", "runtime", "samplers", "training"},
+    | {"evaluation", "flows", "nn", "paradigms", "pretrained", "runtime", "samplers", "shipped"}
+    | {"training"},
     "aot": DEVICE | {"build", "costs", "generate", "runtime", "training", "viewer"},
     "evaluate": LEAVES
     | {"build", "evaluation", "generate", "runtime", "samplers", "training", "viewer"},

@@ -64,6 +64,7 @@ TWO_STEPS = {
 other tests evaluate and sample them."""
 
 CODECS = {f"codec:{kind}": functools.partial(codec.get_config, kind) for kind in ("kl", "vq")}
+"""The configuration `codec:styles` is `codec:kl` on a data set that `emoji_styles` uses, too."""
 
 
 @pytest.fixture(scope="module")

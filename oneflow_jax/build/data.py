@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from oneflow_jax import shipped
 from oneflow_jax.build import custom_data, finetune, paradigms, stale_data
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
@@ -255,6 +256,8 @@ def _vq_codec(path: str, pixels: int) -> VQCodec:
 
 
 def _load_autoencoder(path: str) -> Autoencoder:
+    if path == path_keys.SHIPPED_CODEC:
+        return Autoencoder.load(epath.Path(shipped.CODEC))
     folder = storage.resolve_path(path, "codec.path")
     if not folder.exists():
         raise UserError(
@@ -278,10 +281,27 @@ def _load_latent_index(
     exists = path.exists()
     distributed.barrier()  # All processes check for the file before any process writes it.
     if not exists:
-        workdir.write_atomically(path, stored.build_index().to_json())
+        index = _inherit_stats(config, stored.build_index())
+        workdir.write_atomically(path, index.to_json())
         distributed.barrier()
     with distributed.share_errors():
         return latents.read_index(path, stored.autoencoder.fingerprint)
+
+
+def _inherit_stats(
+    config: ml_collections.ConfigDict, index: latents.LatentIndex
+) -> latents.LatentIndex:
+    """Return the index with the mean and std of the start model's latents, if there is one.
+
+    The start model's parameters are trained on latents that are normalized in this way.
+    """
+    if not config.init_from:
+        return index
+    path = storage.resolve_path(config.init_from, "init_from") / workdir.LATENTS
+    if not path.exists():
+        return index
+    start = latents.read_index(path, index.fingerprint)
+    return dataclasses.replace(index, mean=start.mean, deviation=start.deviation)
 
 
 def _latent_dataset(

@@ -21,6 +21,9 @@ PATH_KEYS = (
 )
 """Keys that hold the path of a file or a folder. A comparison has these keys for each model."""
 
+SHIPPED_CODEC = "shipped"
+"""Value of `codec.path` for the autoencoder that comes with the package."""
+
 
 def make_path_absolute(path: str, field: str) -> str:
     """Return a local path as an absolute path with `~` expanded; leave other paths unchanged."""
@@ -64,7 +67,7 @@ def iter_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         section, _, key = name.rpartition(".")
         values = config.get(section, {}) if section else config
         path = values.get(key) if hasattr(values, "get") else None
-        if isinstance(path, str) and path and not _is_dataset_name(config, name, path):
+        if isinstance(path, str) and path and not _is_name(config, name, path):
             yield name, path
     for prefix, inner in _iter_inner(config):
         yield from ((f"{prefix}.{name}", path) for name, path in iter_paths(inner))
@@ -82,7 +85,9 @@ def _iter_inner(
             yield name, config[name]
 
 
-def _is_dataset_name(config: Mapping[str, Any], name: str, path: str) -> bool:
-    """Return whether `source.path` is the name of a TFDS data set and not a path."""
+def _is_name(config: Mapping[str, Any], name: str, path: str) -> bool:
+    """Return whether the value of a key is the name of a TFDS data set or of a shipped model."""
+    if name == "codec.path":
+        return path == SHIPPED_CODEC
     is_tfds = name == "source.path" and config["source"].get("format") == "tfds"
     return is_tfds and not os.path.exists(os.path.expanduser(path))

@@ -12,8 +12,14 @@ from oneflow_jax.errors import UserError
 PRETRAINED = pathlib.Path(__file__).parent
 """Folder of the model; `load` and `--mode=sample` accept it like the folder of a run."""
 
-FILES = ("config.json", "tokenizer.model", "weights.safetensors")
-"""Names of the model's files; every export has files with these names."""
+CODEC = PRETRAINED / "codec"
+"""Folder of the model's autoencoder, in the layout of diffusers."""
+
+FILES = (
+    *("config.json", "tokenizer.model", "latents.json", "weights.safetensors"),
+    *("codec/config.json", "codec/diffusion_pytorch_model.safetensors"),
+)
+"""Paths of the model's files; every export of a model on latents has these files."""
 
 
 def copy_to(folder: str) -> None:
@@ -23,8 +29,8 @@ def copy_to(folder: str) -> None:
         UserError: a file in the folder has the name of a model file, but other content.
     """
     target = pathlib.Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         if not (target / name).exists():
             shutil.copy(PRETRAINED / name, target / name)
         elif not filecmp.cmp(PRETRAINED / name, target / name, shallow=False):

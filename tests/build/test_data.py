@@ -1,5 +1,6 @@
 """Tests of building the layout and the documents for an autoencoder codec."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -220,3 +221,21 @@ def test_repeated_preparation_checks_every_shard(tmp_path, folder, encode_counts
     assert data.prepare_data(config, layout) == message
     assert shard.read_bytes() == whole
     assert len(encode_counts) > before
+
+
+def test_latents_are_normalized_like_those_of_the_start_model(tmp_path, folder):
+    """Check that a run keeps the statistics that the parameters of its start model know."""
+    start = epath.Path(tmp_path / "start")
+    start.mkdir()
+    config = make_config(tmp_path)
+    data.make_layout(config, start)
+    own = latents.read_index(
+        start / latents.INDEX_FILE, small_models.random_autoencoder(small_models.KL).fingerprint
+    )
+    shifted = dataclasses.replace(own, mean=tuple(value + 1 for value in own.mean))
+    (start / latents.INDEX_FILE).write_text(shifted.to_json())
+    with config.unlocked():
+        config.init_from = str(start)
+    codec = data.make_layout(config, folder).codec
+    assert (codec.mean, codec.std) == (shifted.mean, shifted.deviation)
+    assert codec.mean != own.mean

@@ -72,7 +72,9 @@ def test_parameter_shardings_match_golden_files(name, tmp_path, monkeypatch, req
     make, sizes = CONFIGS[name]
     config = make()
     config.mesh.update({"data": 1} | sizes)
-    config.platform, config.source, config.evaluation.suite = "any", {"name": "toy"}, ""
+    config.source = {"name": "toy", "documents": 8, "pixels": config.codec.pixels}
+    config.data.dir = str(tmp_path / "data")
+    config.platform, config.evaluation.suite = "any", ""
     monkeypatch.setattr(vocab.Vocab, "padded_size", lambda self: config.data.vocab_size)
     state = train_state.abstract_state(system_lib.system(config.lock(), epath.Path(tmp_path)))
     mesh = ", ".join(f"{axis} {size}" for axis, size in config.mesh.items())
