@@ -23,7 +23,7 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
-from oneflow_jax.runtime import compilation_cache, run_lock, storage, workdir
+from oneflow_jax.runtime import compilation_cache, hub, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
@@ -40,7 +40,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
 
     Args:
         path: folder of the run (its `--workdir`), local or gs://; folder that `--mode=export`
-            wrote; or `PRETRAINED`, the small model that is part of this package.
+            wrote; `PRETRAINED`, the small model that is part of this package; or `hf://owner/name`,
+            an export on the Hugging Face Hub (`runtime.hub`).
         config: overrides of the run's configuration by full key. Examples:
             `{"sampling.steps": 8}` changes a default of sampling, `{"mesh.fsdp": 4}` shards
             parameters that do not fit one device, and `{"platform": "any"}` allows any platform
@@ -53,7 +54,8 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise UserError(f"workdir={path!r}: not the path of a folder. Give the folder of a run.")
-    folder = storage.resolve_path(path, "workdir")
+    is_on_hub = str(path).startswith(hub.SCHEME)
+    folder = hub.download(str(path)) if is_on_hub else storage.resolve_path(path, "workdir")
     saved = workdir.load_config(folder, field="workdir")
     if "autoencoder" in saved or "models" in saved:
         raise UserError(

@@ -1,22 +1,26 @@
 """Export of a run by its system."""
 
+import math
+
+import jax
 from etils import epath
 
-from oneflow_jax.build import finetune
+from oneflow_jax.build import finetune, model_card
 from oneflow_jax.build.system import System
 from oneflow_jax.training import export as export_lib
 
 
 def export(system: System, folder: epath.Path, output: epath.Path) -> epath.Path:
-    """Write the files of the run in `folder` that sampling needs; return the path of the weights.
+    """Write the model card and the files that sampling needs; return the path of the weights.
 
     Factors of LoRA are merged, so the export loads like that of any other run.
 
     Raises:
         UserError: the run cannot be exported (`training.export.export`).
     """
-    return export_lib.export(
-        finetune.drop_section(system.config),
+    config = finetune.drop_section(system.config)
+    path = export_lib.export(
+        config,
         folder,
         output,
         system.abstract_state.ema,
@@ -25,3 +29,6 @@ def export(system: System, folder: epath.Path, output: epath.Path) -> epath.Path
         autoencoder=getattr(system.layout.codec, "autoencoder", None),
         merge=system.merge_params,
     )
+    leaves = jax.tree.leaves(system.abstract_state.ema)
+    model_card.write(config, folder, output, sum(math.prod(leaf.shape) for leaf in leaves))
+    return path
