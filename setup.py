@@ -36,10 +36,7 @@ setuptools.setup(
     package_dir={"oneflow_jax.configs": "configs"},
     package_data={
         "oneflow_jax.viewer": ["*.html", "*.css", "*.js"],
-        "oneflow_jax.shipped": [
-            *("*.json", "*.model", "*.safetensors", "*.md"),
-            *("codec/*.json", "codec/*.safetensors"),
-        ],
+        "oneflow_jax.shipped": ["*.json", "*.model", "*.safetensors", "*.md", "codec/*"],
     },
     entry_points={"console_scripts": ["oneflow = oneflow_jax.__main__:main"]},
     install_requires=requirements("requirements.txt"),

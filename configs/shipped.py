@@ -13,6 +13,49 @@ import ml_collections
 from oneflow_jax.configs import common, quickstart
 from oneflow_jax.runtime import path_keys
 
+CATEGORIES = ("Animals & Nature", "Food & Drink", "Travel & Places", "Objects", "Activities")
+
+NAMES = """
+    tiger, lion, leopard, cat, dog, poodle, wolf, fox, raccoon, horse, unicorn, zebra, deer, moose,
+    donkey, bison, cow, ox, pig, boar, ram, ewe, goat, camel, llama, giraffe, elephant, mammoth,
+    rhinoceros, hippopotamus, mouse, rat, hamster, rabbit, chipmunk, beaver, hedgehog, bat, bear,
+    polar bear, koala, panda, sloth, otter, skunk, kangaroo, badger, monkey, gorilla, orangutan,
+    turkey, chicken, rooster, baby chick, bird, penguin, dove, eagle, duck, swan, owl, flamingo,
+    peacock, parrot, goose, phoenix, frog, crocodile, turtle, lizard, snake, dragon, sauropod,
+    t-rex, whale, dolphin, seal, fish, tropical fish, blowfish, shark, octopus, jellyfish, coral,
+    crab, lobster, shrimp, squid, oyster, snail, butterfly, ant, honeybee, beetle, lady beetle,
+    cricket, cockroach, spider, scorpion, mosquito, fly, worm, spiral shell, feather, paw prints,
+    bouquet, cherry blossom, lotus, rose, hibiscus, sunflower, tulip, hyacinth, seedling,
+    potted plant, evergreen tree, deciduous tree, palm tree, cactus, herb, shamrock,
+    four leaf clover, maple leaf, mushroom,
+    grapes, melon, watermelon, tangerine, lemon, lime, banana, pineapple, mango, red apple,
+    green apple, pear, peach, cherries, strawberry, blueberries, kiwi fruit, tomato, olive, coconut,
+    avocado, eggplant, potato, carrot, ear of corn, hot pepper, bell pepper, cucumber, leafy green,
+    broccoli, garlic, onion, peanuts, chestnut, bread, croissant, baguette bread, pretzel, bagel,
+    pancakes, waffle, cheese wedge, meat on bone, poultry leg, bacon, hamburger, french fries,
+    pizza, hot dog, sandwich, taco, burrito, egg, cooking, popcorn, butter, spaghetti, sushi,
+    rice ball, dumpling, fortune cookie, ice cream, soft ice cream, doughnut, cookie, birthday cake,
+    shortcake, cupcake, pie, chocolate bar, candy, lollipop, custard, honey pot, baby bottle,
+    hot beverage, teapot, wine glass, cocktail glass, beer mug, bubble tea,
+    volcano, camping, desert island, house, castle, factory, hospital, church, mosque, tent,
+    statue of liberty, tokyo tower, ferris wheel, roller coaster, locomotive, train, tram, bus,
+    ambulance, fire engine, police car, taxi, automobile, pickup truck, tractor, racing car,
+    motorcycle, motor scooter, bicycle, kick scooter, skateboard, anchor, sailboat, canoe,
+    speedboat, ship, airplane, helicopter, satellite, rocket, flying saucer, luggage, watch,
+    alarm clock, crescent moon, sun, star, cloud, rainbow, umbrella, snowflake, snowman, fire,
+    droplet, tornado, compass,
+    glasses, sunglasses, t-shirt, jeans, scarf, gloves, coat, socks, dress, bikini, purse, backpack,
+    running shoe, high-heeled shoe, crown, top hat, graduation cap, lipstick, ring, gem stone, bell,
+    microphone, headphone, radio, saxophone, accordion, guitar, trumpet, violin, banjo, drum,
+    maracas, flute, telephone, battery, laptop, printer, camera, television, candle, light bulb,
+    open book, envelope, package, pencil, paintbrush, scissors, key, hammer, axe, wrench,
+    screwdriver, magnet, ladder, microscope, telescope, door, bed, chair, toilet, bathtub, broom,
+    bucket, sponge, shopping cart, moai,
+    jack-o-lantern, christmas tree, balloon, wrapped gift, trophy, soccer ball, basketball, kite,
+    teddy bear, yo-yo, game die, puzzle piece
+"""
+"""Names of emoji that people are likely to ask for and whose drawings are distinct."""
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Return the configuration."""
@@ -23,8 +66,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.codec = common.latent_codec(path_keys.SHIPPED_CODEC, pixels=64, patch=4)
     config.codec.divisor = 2.0
     config.source.pixels = config.codec.get_ref("pixels")
-    config.source.concepts = 300
-    config.source.categories = ("Animals & Nature", "Food & Drink", "Travel & Places", "Objects")
+    config.source.concepts = None
+    config.source.names = tuple(name.strip() for name in NAMES.split(","))
+    config.source.categories = CATEGORIES
     config.source.documents = 40_000
     config.source.interleaved = 0.35
     config.data.sequence_length = 128

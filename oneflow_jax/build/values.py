@@ -134,6 +134,7 @@ DATA: dict[str, Check] = {
     "source.interleaved": fraction(),
     "source.concepts": optional(COUNT),
     "source.categories": items(text),
+    "source.names": items(text),
     "source.captions": items(text),
     "source.skin_tones": switch,
     "source.styles": items(text),

@@ -35,6 +35,8 @@ class Settings:
       interleaved: fraction of documents with several images, 0 to 1.
       captions: templates of the documents with one image.
       skin_tones: whether to include all skin tones of people.
+      names: names of the emoji in training; `concepts` must then be None. () for those of
+        `concepts`.
     """
 
     concepts: int | None = 64
@@ -45,6 +47,7 @@ class Settings:
     interleaved: float = 0.5
     captions: tuple[str, ...] = sentences.CAPTION_TEMPLATES
     skin_tones: bool = False
+    names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Check that the values are in range."""
@@ -60,7 +63,8 @@ class Settings:
     def name(self) -> str:
         """Folder name that is unique to the settings."""
         amount = "all" if self.concepts is None else self.concepts
-        digest = splits.hash_bucket(repr(self), 16**8)
+        # Settings without names have the same folder name as before this field was added.
+        digest = splits.hash_bucket(repr(self) + repr(self.names) * bool(self.names), 16**8)
         return f"{amount}_concepts_{self.pixels}px_{digest:08x}"
 
     def describe_packages(self) -> str:
@@ -69,7 +73,9 @@ class Settings:
 
     def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:
         """Render the emoji of the training split and the held-out emoji."""
-        return emoji_concepts.load(self.pixels, self.concepts, self.categories, self.skin_tones)
+        return emoji_concepts.load(
+            self.pixels, self.concepts, self.categories, self.skin_tones, self.names
+        )
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):

@@ -159,22 +159,46 @@ def load(
     count: int | None = None,
     categories: Collection[str] = CATEGORIES,
     skin_tones: bool = False,
+    names: Sequence[str] = (),
 ) -> tuple[Concept, ...]:
-    """Render emoji at `pixels` x `pixels`, in the order of `EmojiEntry.rank`.
+    """Render emoji at `pixels` x `pixels`, those for training first.
 
     Args:
       pixels: width and height of an image.
-      count: number of concepts for training, or None for all. For every nine of them, one held-out
-        concept is added.
+      count: number of concepts for training, or None for all, in the order of `EmojiEntry.rank`.
+        For every nine of them, one held-out concept is added.
       categories: Unicode categories to choose from.
       skin_tones: whether to add the skin tone variants.
+      names: names of the concepts for training, in place of `count`; () for those of `count`.
 
     Raises:
-      UserError: a category is unknown, or `count` is below 1 or above the number of emoji for
-        training.
+      UserError: a category or a name is unknown, `count` is below 1 or above the number of emoji
+        for training, or both `count` and `names` are given.
     """
     entries = list_entries(categories, skin_tones)
-    return tuple(_render(entry, pixels) for entry in choose_entries(entries, count))
+    if names and count is not None:
+        raise errors.UserError(f"concepts={count}: must be None, since names are given.")
+    chosen = choose_names(entries, names) if names else choose_entries(entries, count)
+    return tuple(_render(entry, pixels) for entry in chosen)
+
+
+def choose_names(entries: Sequence[EmojiEntry], names: Sequence[str]) -> list[EmojiEntry]:
+    """Return the entries with these names for training, and a held-out entry for every nine.
+
+    A name that `EmojiEntry.held_out` excludes from training may be among the names.
+
+    Raises:
+      UserError: a name is unknown or occurs twice.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    odd = [name for name in names if name not in by_name or names.count(name) > 1]
+    if odd:
+        raise errors.UserError(
+            f"names={odd}: not names of emoji in the categories, or given twice. Give CLDR names."
+        )
+    train = [dataclasses.replace(by_name[name], held_out=False) for name in names]
+    held_out = [entry for entry in entries if entry.held_out and entry.name not in names]
+    return [*train, *held_out[: math.ceil(len(names) / (_NUM_SPLIT_BUCKETS - 1))]]
 
 
 def choose_entries(entries: Sequence[EmojiEntry], count: int | None) -> list[EmojiEntry]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax import errors
-from oneflow_jax.data import emoji_concepts
+from oneflow_jax.data import emoji, emoji_concepts
 
 ANIMALS_AND_FOOD = ("Animals & Nature", "Food & Drink")
 
@@ -85,3 +85,34 @@ def test_skin_tones_are_in_the_split_of_their_emoji():
 def test_invalid_settings_are_reported(arguments, message):
     with pytest.raises(errors.UserError, match=message):
         emoji_concepts.load(8, **arguments)
+
+
+def test_chosen_names_are_in_training_even_if_their_hash_holds_them_out():
+    names = ("panda", "fox", "banana")  # "panda" and "banana" are held out by default
+    concepts = emoji_concepts.load(8, None, ANIMALS_AND_FOOD, names=names)
+    assert [one.name for one in concepts if one.in_training] == list(names)
+    held_out = [one.name for one in concepts if one.held_out]
+    assert len(held_out) == 1
+    assert held_out[0] not in names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": ("fox", "griffin")}, r"names=\['griffin'\]"),
+        ({"names": ("fox", "fox")}, r"names=\['fox', 'fox'\]"),
+        ({"names": ("fox",), "count": 3}, "concepts=3: must be None"),
+    ],
+)
+def test_wrong_names_are_named(arguments, message):
+    with pytest.raises(errors.UserError, match=message):
+        emoji_concepts.load(8, categories=ANIMALS_AND_FOOD, **arguments)
+
+
+def test_names_change_the_folder_of_the_data_and_their_absence_does_not():
+    def folder(**changes):
+        return emoji.Settings(concepts=None, **changes).name
+
+    assert folder(names=("fox", "wolf")) != folder(names=("wolf", "fox"))
+    assert folder() == folder(names=())
+    assert folder() != folder(names=("fox",))

@@ -146,7 +146,8 @@ def pretrained_model():
 
 
 def test_shipped_model_is_small_and_has_an_attribution():
-    assert sum(path.stat().st_size for path in of.PRETRAINED.iterdir() if path.is_file()) < LARGEST
+    files = [path for path in of.PRETRAINED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LARGEST
     readme = (of.PRETRAINED / "README.md").read_text()
     assert emoji_concepts.ATTRIBUTION in readme
     assert emoji_concepts.LICENSE in readme
@@ -156,7 +157,8 @@ def test_shipped_model_is_package_data():
     """Check that a pattern of setup.py matches every file of the model's folder."""
     setup = (runs.REPOSITORY / "setup.py").read_text()
     patterns = re.search(r'"oneflow_jax.shipped": (\[[^]]+\])', setup)[1]
-    files = {path.name for path in of.PRETRAINED.iterdir() if path.suffix not in ("", ".py")}
+    paths = (path for path in of.PRETRAINED.rglob("*.*") if path.suffix not in (".py", ".pyc"))
+    files = {str(path.relative_to(of.PRETRAINED)) for path in paths}
     unnamed = [f for f in files if not any(fnmatch.fnmatch(f, p) for p in json.loads(patterns))]
     assert files >= {workdir.CONFIG, workdir.TOKENIZER, workdir.WEIGHTS, "README.md"}
     assert unnamed == []
@@ -173,7 +175,9 @@ def test_the_shipped_configuration_is_that_of_its_file(pretrained_model):
 
 def test_shipped_model_generates_requested_images_and_captions(pretrained_model):
     names = ["tiger", "fox", "watermelon", "cactus", "zebra", "pizza", "whale", "rose"]
-    pixels_by_name = {one.name: one.pixels for one in emoji_concepts.load(24, 64, CATEGORIES)}
+    source = configuration.get_config().source
+    known = emoji_concepts.load(source.pixels, None, source.categories, names=source.names)
+    pixels_by_name = {one.name: one.pixels for one in known if one.in_training}
     pictures = pretrained_model.generate_batch(
         [f"a picture of a {name}: <image>" for name in names]
     )
