@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Return the configuration."""
     config = quickstart.get_config("oneflow")
     config.name = "shipped"
-    config.steps = 8_000
+    config.steps = 7_500
 
     config.codec = common.latent_codec(path_keys.SHIPPED_CODEC, pixels=64, patch=4)
     config.codec.divisor = 2.0

@@ -8,6 +8,7 @@ import pytest
 from etils import epath
 
 from configs import common
+from oneflow_jax import shipped
 from oneflow_jax.build import data
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
@@ -221,6 +222,15 @@ def test_repeated_preparation_checks_every_shard(tmp_path, folder, encode_counts
     assert data.prepare_data(config, layout) == message
     assert shard.read_bytes() == whole
     assert len(encode_counts) > before
+
+
+def test_the_shipped_codec_is_chosen_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config(tmp_path, path="shipped", pixels=64, patch_size=4)
+    codec = data.abstract_layout(config).codec
+    expected = Autoencoder.load(epath.Path(shipped.CODEC))
+    assert codec.autoencoder.fingerprint == expected.fingerprint
+    assert codec.grid == (4, 4)
 
 
 def test_latents_are_normalized_like_those_of_the_start_model(tmp_path, folder):

@@ -60,6 +60,14 @@ def test_data_set_name_is_not_a_path(tmp_path):
     assert workdir.resolve_paths(config).source.path == str(tmp_path / "mnist")
 
 
+def test_the_shipped_codec_is_not_a_path(tmp_path):
+    config = own_config("photos")
+    assert config.codec.path == path_keys.SHIPPED_CODEC
+    assert workdir.resolve_paths(config).codec.path == path_keys.SHIPPED_CODEC
+    config.codec.path = "shipped/codec"
+    assert workdir.resolve_paths(config).codec.path == str(tmp_path / "shipped/codec")
+
+
 def test_paths_of_comparison_models_and_codecs_are_found(tmp_path):
     config = workdir.resolve_paths(compare.get_config("smoke"))
     folders = {model.data.dir for model in config.models.values()}
