@@ -14,6 +14,7 @@ import dataclasses
 import io
 import json
 import math
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -29,6 +30,13 @@ INDEX_FILE = "latents.json"
 
 SHARD_SIZE = 1_000
 """Number of documents in a shard. A process that is killed loses at most one shard of work."""
+
+_PARSER_LOCK = threading.Lock()
+"""Held while NumPy parses headers of arrays by `ast.literal_eval`.
+
+Threads of CPython 3.11 that parse at the same time now and then raise SystemError, "AST
+constructor recursion depth mismatch" (https://github.com/python/cpython/issues/106905).
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +297,7 @@ def _to_record(document: Document) -> bytes:
 
 
 def _to_document(record: bytes) -> Document:
-    with np.load(io.BytesIO(record), allow_pickle=False) as stored:
+    with _PARSER_LOCK, np.load(io.BytesIO(record), allow_pickle=False) as stored:
         parts: list[Part] = [
             Text(part["text"]) if "text" in part else EncodedImage(stored[f"image_{part['image']}"])
             for part in json.loads(stored["parts"].tobytes())

@@ -1,5 +1,8 @@
+import gc
 import json
 import pickle
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -225,3 +228,30 @@ def test_damaged_shard_is_named(folder, where):
     shard.path.write_bytes(bytes(content))
     with pytest.raises(UserError, match=rf"{shard.path.name} is damaged\. Delete the file"):
         list(latents.open_split(folder, "train", 12))
+
+
+def test_threads_read_documents_at_the_same_time(monkeypatch):
+    """Check the lock: without it, CPython 3.11 raises SystemError in most runs of this test."""
+    record = latents._to_record(Document((EncodedImage(np.zeros((2, 2, 4), np.float32)),)))
+    errors = []
+
+    def read():
+        for _ in range(200):
+            try:
+                latents._to_document(record)
+            except SystemError as error:
+                errors.append(error)
+
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(1)  # Garbage collection inside the parser lets other threads run there.
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=read) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
+    assert not errors
