@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Return the configuration."""
     config = quickstart.get_config("oneflow")
     config.name = "shipped"
-    config.steps = 7_500
+    config.steps = 5_500
 
     config.codec = common.latent_codec(path_keys.SHIPPED_CODEC, pixels=64, patch=4)
     config.codec.divisor = 2.0
@@ -74,7 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.sequence_length = 128
     config.data.overflow = "drop"  # some documents of held-out names, which are long, do not fit
     config.data.text_slot_multiple = 8
-    config.data.vocab_size = 1_000
+    config.data.vocab_size = 1_280
 
     config.paradigm.tasks.joint = 0.25
     config.paradigm.tasks.own_slot_times = 0.25

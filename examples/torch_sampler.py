@@ -149,7 +149,7 @@ class Model:
         Returns:
             Tokens `[L]` and patches `[L C]`.
         """
-        lead = self.config["paradigm"]["text_lead"]
+        lead = self.config["paradigm"].get("text_lead", 1.0)
         given, is_text = slots["given"][:, None], slots["kind"] == TEXT
         content = lead * self.table[slots["ids"]], torch.zeros_like(noise[1])
         state = [torch.where(given, content[0], self.params["mask"] + noise[0]), noise[1]]
@@ -214,7 +214,7 @@ def check_supported(config: dict) -> None:
         "paradigm.name": (paradigm["name"], "oneflow"),
         "paradigm.objective": (paradigm["objective"], "cross_entropy"),
         "paradigm.image_prediction": (paradigm["image_prediction"], "x1"),
-        "paradigm.flow_map": (paradigm["flow_map"], False),
+        "paradigm.flow_map": (paradigm.get("flow_map", False), False),
     }
     for key, (found, expected) in supported.items():
         if found != expected:

@@ -244,7 +244,7 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
             "--config to train."
         )
     config = ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
-    if is_export(workdir) and (workdir / CODEC).exists():
+    if is_export(workdir) and "path" in config.codec and (workdir / CODEC).exists():
         config.codec.path = str(workdir / CODEC)
     return config
 
