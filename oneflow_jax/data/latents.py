@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from array_record.python import array_record_module
 from etils import epath
-from grain.sources import ArrayRecordDataSource
 
+from oneflow_jax.data import record_files
 from oneflow_jax.data.document import Document, EncodedImage, Part, Text
 from oneflow_jax.errors import UserError
 
@@ -200,16 +200,13 @@ class LatentSource:
         paths: paths of the shards.
     """
 
-    records: ArrayRecordDataSource
+    records: record_files.RecordFiles
     paths: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Document:
-        # A Python for loop over the source ends on IndexError.
-        if not 0 <= index < len(self):
-            raise IndexError(f"{index=} of {len(self)} documents")
         try:
             return _to_document(self.records[index])
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -262,9 +259,9 @@ def read_latents(path: str, document: int) -> list[np.ndarray]:
     return [part.latents for part in decoded.parts if isinstance(part, EncodedImage)]
 
 
-def _open_records(paths: tuple[str, ...]) -> ArrayRecordDataSource:
+def _open_records(paths: tuple[str, ...]) -> record_files.RecordFiles:
     try:
-        return ArrayRecordDataSource(paths)
+        return record_files.RecordFiles(paths)
     except (RuntimeError, ValueError) as error:
         if len(paths) > 1:  # Open the files one by one to find the damaged file.
             for path in paths:

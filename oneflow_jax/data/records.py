@@ -5,6 +5,7 @@ reading order. `images` is a list of images, and k is an index into this list. T
 records without TensorFlow.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -56,6 +57,16 @@ def serialize(document: documents.Document) -> bytes:
     # TFDS serializes the features in an order that differs between processes. Serialize them again
     # in a fixed order.
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
+
+
+def deserialize(record: bytes) -> documents.Document:
+    """Return the document of a record, as `serialize` or a TFDS builder stored it."""
+    return decode(_cached_features().deserialize_example_np(record))
+
+
+@functools.cache
+def _cached_features() -> tfds.features.FeaturesDict:
+    return features()
 
 
 def decode(record: Mapping[str, Any]) -> documents.Document:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import tensorflow_datasets as tfds
 
@@ -16,6 +17,7 @@ from oneflow_jax.data import (
     emoji_concepts,
     emoji_styles,
     generated,
+    record_files,
     records,
     style_packages,
     toy,
@@ -52,20 +54,24 @@ class Source(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class RecordSource:
-    """Documents that are stored as records."""
+    """Documents that a TFDS data set stores in array_record files; see `records`."""
 
-    records: Sequence[Mapping[str, Any]]
+    files: record_files.RecordFiles
+
+    @classmethod
+    def open(cls, builder: tfds.core.DatasetBuilder, split: str) -> "RecordSource":
+        """Open one split of a prepared data set."""
+        parts = builder.info.splits[split].file_instructions
+        paths = [os.fspath(part.filename) for part in parts]
+        return cls(record_files.RecordFiles(paths, [part.examples_in_shard for part in parts]))
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> document.Document:
-        # A Python for loop over the source ends on IndexError, but array_record raises ValueError.
-        if not 0 <= index < len(self):
-            raise IndexError(f"{index=} of {len(self)} documents")
-        return records.decode(self.records[index])
+        return records.deserialize(self.files[index])
 
 
 def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
@@ -93,7 +99,7 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings
     tfds.disable_progress_bar()
     builder = _prepare(name, data_dir, settings)
     errors.check_one_of(f"data set {name!r}: split", split, builder.info.splits)
-    return RecordSource(builder.as_data_source(split))
+    return RecordSource.open(builder, split)
 
 
 def describe_packages(name: str, settings: Mapping[str, object]) -> str:

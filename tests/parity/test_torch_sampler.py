@@ -58,7 +58,12 @@ def test_samples(torch_model, system, params, monkeypatch, text, lead):
     schedule = ode.make_schedule("euler", STEPS, grid)
     placed = dataclasses.replace(system, paradigm=paradigm)
     run = generate.Generator(placed, params)
-    (batch,) = run([prompt.parse(text, PIXELS)], base.SamplingPlan(schedule), seed=SEED, batch=jax.device_count())
+    (batch,) = run(
+        [prompt.parse(text, PIXELS)],
+        base.SamplingPlan(schedule),
+        seed=SEED,
+        batch=jax.device_count(),
+    )
 
     # The noise of `OneFlow.sample`, for the document with the index 0.
     key = jax.random.fold_in(jax.random.key(SEED), 0)

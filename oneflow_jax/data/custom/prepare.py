@@ -67,9 +67,8 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
         UserError: the split does not exist.
     """
     check_one_of("data set 'own': split", split, manifest_lib.SPLITS)
-    return sources.RecordSource(
-        tfds.builder_from_directory(storage.escape_local(str(folder))).as_data_source(split)
-    )
+    builder = tfds.builder_from_directory(storage.escape_local(str(folder)))
+    return sources.RecordSource.open(builder, split)
 
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
