@@ -218,7 +218,7 @@ def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     if isinstance(codec, patches.PatchCodec):
         return codec
     index = _load_latent_index(config, folder, codec)
-    if isinstance(codec, VQCodec):
+    if isinstance(codec, VQCodec) or not index.mean:  # The documents may have no images.
         return codec
     return dataclasses.replace(codec, mean=index.mean, std=index.deviation)
 
@@ -344,7 +344,9 @@ def _load_or_train_vocab(
 
 
 def _iter_texts(config: ml_collections.ConfigDict) -> Iterator[str]:
-    """Yield the texts of the first training documents, for the tokenizer."""
-    documents = open_split(config, "train")
-    for index in range(min(len(documents), TOKENIZER_TRAINING_DOCUMENTS)):
-        yield documents[index].text()
+    """Yield the texts of training documents for the tokenizer, spread evenly over the split.
+
+    The first documents alone would be those of the first files, perhaps all in one language.
+    """
+    chosen = overflow.iter_outlines(open_split(config, "train"), TOKENIZER_TRAINING_DOCUMENTS)
+    return (document.text() for document in chosen)

@@ -46,7 +46,8 @@ class LatentIndex:
     Attributes:
         fingerprint: hash of the codec that encoded the latents.
         documents: number of documents in each split.
-        mean, deviation: mean and standard deviation of the latents of the first split, per channel.
+        mean, deviation: mean and standard deviation of the latents of the first split, per channel;
+            () if this split has no images.
     """
 
     fingerprint: str
@@ -142,9 +143,6 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
         fingerprint: fingerprint of the codec.
         documents: number of documents in each split. The mean and std are computed on the first
             split.
-
-    Raises:
-        UserError: the first split has no image.
     """
     first = next(iter(documents))
     shard_stats = [
@@ -152,11 +150,12 @@ def write_index(folder: epath.Path, fingerprint: str, documents: dict[str, int])
         for shard in list_shards(folder, first, documents[first])
     ]
     count = sum(each["latents"] for each in shard_stats)
-    if count == 0:
-        raise UserError(f"{folder}: split {first!r} has no image to encode. Add images to it.")
-    mean = np.sum([each["total"] for each in shard_stats if each["latents"]], axis=0) / count
-    square = np.sum([each["squares"] for each in shard_stats if each["latents"]], axis=0) / count
-    deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
+    mean = deviation = np.zeros(0)
+    if count:
+        sums = [each["total"] for each in shard_stats if each["latents"]]
+        squares = [each["squares"] for each in shard_stats if each["latents"]]
+        mean = np.sum(sums, axis=0) / count
+        deviation = np.sqrt(np.maximum(np.sum(squares, axis=0) / count - mean**2, 1e-12))
     index = LatentIndex(fingerprint, documents, tuple(mean.tolist()), tuple(deviation.tolist()))
     draft = (folder / INDEX_FILE).with_suffix(".draft")
     draft.write_text(index.to_json())

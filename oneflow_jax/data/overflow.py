@@ -77,7 +77,7 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
     check_one_of("data.overflow", policy, OVERFLOW_POLICIES)
     counts = np.zeros(len(source), np.int32)
     for index in range(len(source)):
-        document = source[index]
+        document = _outline(source, index)
         counts[index] = len(split_document(layout, document))
         if counts[index] > 1 and policy == "error":
             slots = num_slots(layout, document.parts)
@@ -110,7 +110,7 @@ def text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int
     """Return the length of each text in tokens, with the end token, in a sample of documents."""
     return [
         1 + sum(_count_tokens(layout, part.text) for part in run)
-        for document in _spread_evenly(source, max_documents)
+        for document in iter_outlines(source, max_documents)
         for run in documents.group_runs(document.parts)
         if documents.is_text(run[0])
     ]
@@ -118,12 +118,22 @@ def text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int
 
 def document_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
     """Return the number of slots that each document needs, in a sample of documents."""
-    return [num_slots(layout, document.parts) for document in _spread_evenly(source, max_documents)]
+    return [num_slots(layout, document.parts) for document in iter_outlines(source, max_documents)]
 
 
-def _spread_evenly(source: Source, max_documents: int) -> Iterator[Document]:
+def iter_outlines(source: Source, max_documents: int) -> Iterator[Document]:
+    """Yield at most `max_documents` documents, spread evenly over the source.
+
+    Images may be gaps: no image is decoded if the source can read documents without them.
+    """
     step = -(-max(1, len(source)) // max_documents)
-    return (source[index] for index in range(0, len(source), step))
+    return (_outline(source, index) for index in range(0, len(source), step))
+
+
+def _outline(source: Source, index: int) -> Document:
+    """Return a document whose images may be gaps, without decoding images if possible."""
+    read = getattr(source, "outline", source.__getitem__)
+    return read(index)
 
 
 @dataclasses.dataclass(frozen=True)

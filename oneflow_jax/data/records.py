@@ -64,6 +64,21 @@ def deserialize(record: bytes) -> documents.Document:
     return decode(_cached_features().deserialize_example_np(record))
 
 
+def deserialize_outline(record: bytes) -> documents.Document:
+    """Return the document of a record with a gap in place of each image, decoding no image.
+
+    This takes a small part of the time of `deserialize`, and is enough to count slots.
+    """
+    stored = tf_example_pb2.Example.FromString(record).features.feature["document"]
+    parts = json.loads(stored.bytes_list.value[0])
+    return documents.Document(
+        tuple(
+            documents.Text(part["text"]) if "text" in part else documents.Gap("image")
+            for part in parts
+        )
+    )
+
+
 @functools.cache
 def _cached_features() -> tfds.features.FeaturesDict:
     return features()

@@ -73,6 +73,10 @@ class RecordSource:
     def __getitem__(self, index: int) -> document.Document:
         return records.deserialize(self.files[index])
 
+    def outline(self, index: int) -> document.Document:
+        """Return the document at `index` with a gap in place of each image."""
+        return records.deserialize_outline(self.files[index])
+
 
 def open_dataset(name: str, data_dir: str | pathlib.Path, split: str, **settings: object) -> Source:
     """Open one split of a data set, after preparing the data set if necessary.

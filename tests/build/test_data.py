@@ -249,3 +249,12 @@ def test_latents_are_normalized_like_those_of_the_start_model(tmp_path, folder):
     codec = data.make_layout(config, folder).codec
     assert (codec.mean, codec.std) == (shifted.mean, shifted.deviation)
     assert codec.mean != own.mean
+
+
+def test_the_tokenizer_is_trained_on_documents_of_the_whole_split(tmp_path, folder, monkeypatch):
+    """Check that documents of the end of the split are among those of the tokenizer."""
+    monkeypatch.setattr(data, "TOKENIZER_TRAINING_DOCUMENTS", 4)
+    config = make_config(tmp_path)
+    documents = data.open_split(config, "train")
+    used = list(data._iter_texts(config))
+    assert used == [documents[index].text() for index in (0, 5, 10, 15)]

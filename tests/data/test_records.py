@@ -37,3 +37,13 @@ def test_the_format_on_disk():
 def test_a_gap_is_refused():
     with pytest.raises(TypeError, match="gaps cannot be stored; this one has <image>"):
         records.encode(document.Document((document.Gap("image"),)))
+
+
+def test_an_outline_has_the_texts_and_a_gap_for_each_image():
+    image = document.Image(np.zeros((4, 4, 3), np.uint8))
+    whole = document.Document((document.Text("a fox"), image, document.Text("two"), image))
+    record = records.serialize(whole)
+    gap = document.Gap("image")
+    expected = (document.Text("a fox"), gap, document.Text("two"), gap)
+    assert records.deserialize_outline(record).parts == expected
+    assert records.deserialize(record).text() == whole.text()
