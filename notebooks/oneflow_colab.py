@@ -297,7 +297,7 @@ plt.show()
 # | patch | its pixels | noise |
 #
 # Given parts (in green) stay clean; all other slots flow together. The model comes with the
-# project and was trained on 64 emoji and their names (`docs/shipped.md`). **Drag the slider.**
+# project and was trained on 339 emoji and their names (`docs/shipped.md`). **Drag the slider.**
 #
 # The seed below was selected: of the seeds 0 to 13, four give a valid text with two images. Words
 # that are decided at the same time must agree with one another, which is learned late. Documents

@@ -15,13 +15,11 @@ from etils import epath
 import oneflow_jax as of
 from configs import shipped as configuration
 from oneflow_jax.build import init_from
-from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import emoji_concepts
 from oneflow_jax.runtime import run_lock, workdir
 from oneflow_jax.training import export, train_state
 from tests import runs
 
-CATEGORIES = emoji_data.Settings.categories
 
 LARGEST = 20e6
 """The largest allowed size of the pretrained model, in bytes."""
@@ -167,6 +165,8 @@ def test_shipped_model_is_package_data():
 def test_the_shipped_configuration_is_that_of_its_file(pretrained_model):
     """Check that the documented command trains this model; only run-specific keys may differ."""
     config, ours = pretrained_model.config, configuration.get_config()
+    assert config.codec.path == str(of.PRETRAINED / workdir.CODEC)
+    config.codec.path = ours.codec.path
     for section in ("source", "data", "codec", "model", "paradigm", "optimizer"):
         found, expected = (workdir.flatten_config(one[section]) for one in (config, ours))
         assert expected.items() <= found.items(), section
