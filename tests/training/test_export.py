@@ -20,7 +20,6 @@ from oneflow_jax.runtime import run_lock, workdir
 from oneflow_jax.training import export, train_state
 from tests import runs
 
-
 LARGEST = 20e6
 """The largest allowed size of the pretrained model, in bytes."""
 
