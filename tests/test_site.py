@@ -75,6 +75,7 @@ def test_every_page_is_built(site):
     assert [page for page in pages if f'href="{page}.html"' not in nav] == []
     reference = (site / "reference.html").read_text("utf-8")
     assert "Fill the gaps of one prompt" in reference
+    assert "model.generate_batch" in reference  # examples of docstrings
     # Pages load no fonts from other servers.
     assert "fonts.googleapis.com" not in nav
     assert not re.search(r'(href|src|srcset)="(\.\./)*docs/', nav)
@@ -99,10 +100,14 @@ def test_broken_links_fail_the_build(tmp_path):
 def test_pages_link_to_their_sources_if_a_repository_is_configured(tmp_path):
     done = build_site(runs.REPOSITORY, tmp_path, REPOSITORY=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    first, tpu = ((tmp_path / name).read_text("utf-8") for name in ("index.html", "tpu.html"))
+    first, tpu, reference = (
+        (tmp_path / name).read_text("utf-8")
+        for name in ("index.html", "tpu.html", "reference.html")
+    )
     assert f'href="{REPOSITORY}/edit/main/README.md"' in first
     assert f'href="{REPOSITORY}/edit/main/docs/tpu.md"' in tpu
     assert f'href="{REPOSITORY}/blob/main/oneflow_jax/costs/chips.py"' in tpu
+    assert f'href="{REPOSITORY}/blob/main/oneflow_jax/api/model.py#L' in reference
     # The theme asks api.github.com for stars where it finds this component.
     assert 'data-md-component="source"' not in first
 
