@@ -105,7 +105,8 @@ const chart = {
       return `<line class="baseline" x1="${this.left}" x2="${this.width - 12}" y1="${y}" y2="${y}"/><text x="${this.width - 12}" y="${y}" dy="-.5em" text-anchor="end">${escaped(name)}: ${this.text(value)}</text>`;
     });
     const axis = data.axis ?? "loss";
-    const label = `${axis} against training step. ${data.curves.map((curve) => this.summary(curve)).join(" ")}`;
+    const constants = this.baselines().map(({ name, value }) => `${name}: ${this.text(value)}.`);
+    const label = [`${axis} against training step.`, ...data.curves.map((curve) => this.summary(curve)), ...constants].join(" ");
     byId("chart").innerHTML = `<svg viewBox="0 0 ${this.width} ${this.height}" role="img" aria-label="${escaped(label).replaceAll('"', "&quot;")}">
       ${rows.join("")}${columns.join("")}
       <text x="${(this.left + this.width) / 2}" y="${this.height - 6}" text-anchor="middle">training step</text>
