@@ -274,12 +274,21 @@ def describe_run(system: system_lib.System, folder: epath.Path, output: epath.Pa
         folder: the run's folder.
         output: folder of `evaluation.json`, if the run was evaluated.
     """
+    return describe(read_metrics(folder, output), find_overfitting(system, folder))
+
+
+def read_metrics(folder: epath.Path, output: epath.Path) -> dict[str, float]:
+    """Return the metrics of the last evaluation in the logs, and of `evaluation.json` in `output`.
+
+    Args:
+        folder: the run's folder.
+        output: folder of `evaluation.json`, if the run was evaluated.
+    """
     rows = metric_writer.read_metrics(folder / workdir.LOGS)
     logged = next((row for row in reversed(rows) if any(n.startswith("eval/") for n in row)), {})
     metrics = {name: value for name, value in logged.items() if value is not None}
     path = output / workdir.EVALUATION
-    metrics |= json.loads(path.read_text()) if path.exists() else {}
-    return describe(metrics, find_overfitting(system, folder))
+    return metrics | (json.loads(path.read_text()) if path.exists() else {})
 
 
 def _format_cell(value: float | None) -> str:

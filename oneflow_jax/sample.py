@@ -1,7 +1,7 @@
 """Fills the gaps of prompts and writes a page that shows every step: `--mode=sample`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 
@@ -118,13 +118,14 @@ def _write_page(
     page.write(
         path,
         views,
-        curves=metric_writer.read_curves(folder / workdir.LOGS, _curve_names(system)),
+        curves=_read_curves(system, folder),
         settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
         heading=f"{config.name}: text and images in {nfe} forward passes",
         notes=sources.list_attribution(config.source.name),
         # The last sentence is the diagnosis. On the page it comes first.
         findings=evaluate.describe_run(system, folder, path.parent)[::-1],
         sheet=_read_sheet(path.parent),
+        baselines=_list_baselines(evaluate.read_metrics(folder, path.parent)),
         intro=_intro_text(system, edit=edit),
     )
 
@@ -189,8 +190,19 @@ def _intro_text(system: system_lib.System, *, edit: bool) -> str:
     return page.INTRO_AUTOREGRESSIVE if system.layout.has_markers else page.INTRO_CONCURRENT
 
 
-def _curve_names(system: system_lib.System) -> list[str]:
-    """List the names of the page's curves: training loss, its terms, and two held-out terms."""
+def _read_curves(
+    system: system_lib.System, folder: epath.Path
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the page's curves by name: training loss, its terms, and two held-out terms."""
     terms = [term for term, _ in system.paradigm.weights]
-    held_out = [f"eval/loss_{term}" for term in (terms[0], "image")]
-    return ["train/loss", *(f"train/{term}" for term in terms), *held_out]
+    names = {"train/loss": "training, sum"}
+    names |= {f"train/{term}": f"training, {term}" for term in terms}
+    names |= {f"eval/loss_{term}": f"held-out, {term}" for term in (terms[0], "image")}
+    curves = metric_writer.read_curves(folder / workdir.LOGS, list(names))
+    return {names[scalar]: curve for scalar, curve in curves.items()}
+
+
+def _list_baselines(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the losses of held-out documents without a model, by their names on the page."""
+    loss = metrics.get("reference_text_loss_unigram_heldout")
+    return {} if loss is None else {"held-out, text, by token frequencies": loss}

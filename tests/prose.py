@@ -65,13 +65,13 @@ def _prose(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _markdown(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines outside of code blocks, without code spans and addresses."""
+    """Yield the lines outside of code blocks, without code spans, addresses and HTML tags."""
     in_code = False
     for number, line in enumerate(text.split("\n"), 1):
         if line.lstrip().startswith("```"):
             in_code = not in_code
         elif not in_code:
-            yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
+            yield number, re.sub(r"`[^`]*`|\]\([^)]*\)|</?\w[^>]*>", "", line)
 
 
 def list_files(paths: list[pathlib.Path]) -> list[pathlib.Path]:

@@ -25,6 +25,7 @@ def test_no_banned_words():
         ("a.py", '"""Caption: a picture of a tiger."""\n', []),
         ("a.md", "Contestants `told` [it](told.md)\n", [(1, "Contestants")]),
         ("a.md", "```\ntold\n```\nA slope.\n", [(4, "slope")]),
+        ("a.md", "<picture>\na <b>picture</b>\n", [(2, "picture")]),
     ],
 )  # fmt: skip
 def test_banned_words_are_found(name, text, expected, tmp_path):

@@ -40,7 +40,9 @@ def test_page_has_every_document_and_step(written_page):
     assert all(len(story["frames"]) == 4 for story in data["stories"])
     assert "3 forward passes" in text
     assert "optimizer.learning_rate" in text
-    assert {"train/loss", "eval/loss_text"} <= {curve["name"] for curve in data["curves"]}
+    names = {curve["name"] for curve in data["curves"]}
+    assert {"training, sum", "training, text", "held-out, text"} <= names
+    assert data["baselines"] == []
 
 
 def test_film_strip_is_next_to_the_page(written_page):
@@ -55,6 +57,17 @@ def test_prompts_are_checked_before_sampling():
         sample.parse_prompts(system, [*PROMPTS, "red"])
     with pytest.raises(UserError, match="empty"):
         sample.parse_prompts(system, [])
+
+
+def test_page_names_the_baseline_of_held_out_texts(tmp_path):
+    _, finished = runs.trained_run()
+    folder = runs.copy_run(finished, tmp_path)
+    metrics = {"reference_text_loss_unigram_heldout": 3.25, "other": 1.0}
+    (folder / workdir.EVALUATION).write_text(json.dumps(metrics))
+    config = runs.make_config(sampling__num_samples=1, sampling__steps=1)
+    path = sample.run(system_lib.system(config, folder), folder, PROMPTS[:1])
+    (baseline,) = page_data(path)[1]["baselines"]
+    assert baseline == {"name": "held-out, text, by token frequencies", "value": 3.25}
 
 
 def test_document_to_edit_needs_no_gap():

@@ -38,6 +38,9 @@ def text(tokens: int) -> Gap:
 
     Raises:
         UserError: `tokens` is not a positive integer.
+
+    Examples:
+        >>> (document,) = model.generate(["a picture of", of.text(2), of.IMAGE], steps=4)
     """
     check_integer("text: tokens", tokens, 1)
     return Gap("text", tokens)
@@ -58,6 +61,11 @@ class Document:
 
     Raises:
         UserError: a part has none of these types, or an array has another shape or dtype.
+
+    Examples:
+        >>> document = of.Document(["a tiger:", np.zeros((24, 24, 3), np.uint8)])
+        >>> str(document)
+        'a tiger: <image:24x24>'
     """
 
     parts: tuple[Part, ...]

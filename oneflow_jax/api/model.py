@@ -51,6 +51,10 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     Raises:
         UserError: the folder or its checkpoint does not exist, a training process on this machine
             uses the folder, the run trained a codec or compared models, or an override is invalid.
+
+    Examples:
+        >>> import oneflow_jax as of
+        >>> model = of.load(of.PRETRAINED, {"sampling.steps": 4})
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise UserError(f"workdir={path!r}: not the path of a folder. Give the folder of a run.")
@@ -105,7 +109,12 @@ class Model:
         return self._system.config.copy_and_resolve_references()
 
     def info(self) -> ModelInfo:
-        """Describe the model: its sizes, limits, and the words that it knows."""
+        """Describe the model: its sizes, limits, and the words that it knows.
+
+        Examples:
+            >>> model.info().paradigm
+            'oneflow'
+        """
         system, layout = self._system, self._system.layout
         return ModelInfo(
             name=system.config.name,
@@ -125,6 +134,11 @@ class Model:
 
         Raises:
             UserError: the prompt or an option is invalid.
+
+        Examples:
+            >>> documents = model.generate("a picture of a tiger: <image>", samples=2, steps=4)
+            >>> [len(document.images) for document in documents]
+            [1, 1]
         """
         check_integer("samples", samples, 1, values.MAX_SAMPLES)
         return self._generate_documents([self._to_internal(prompt)] * int(samples), options)
@@ -139,6 +153,11 @@ class Model:
 
         Raises:
             UserError: a prompt or an option is invalid.
+
+        Examples:
+            >>> documents = model.generate_batch(["a lion: <image>", "<text> <image>"], steps=4)
+            >>> documents[0].text
+            'a lion:'
         """
         if not isinstance(prompts, list | tuple):
             raise UserError(f"prompts={prompts!r}: must be a list of prompts.")
@@ -159,6 +178,11 @@ class Model:
         Raises:
             UserError: the document has gaps, an option is invalid, or the model does not support
                 editing.
+
+        Examples:
+            >>> (document,) = model.generate("<text> <image>", steps=4)
+            >>> for edit in model.edit(document, start=0.5, steps=4).edits:
+            ...     text = str(edit)  # such as "3: lion -> tiger"
         """
         before = self._to_internal(document)
         config = options_lib.apply_options(self._system.config, options, start)
@@ -178,6 +202,11 @@ class Model:
         Raises:
             UserError: the prompt or an option is invalid; raised by the call itself, before the
                 first step is requested.
+
+        Examples:
+            >>> steps = list(model.stream("<text> <image>", steps=4))
+            >>> steps[0].t, steps[-1].t
+            (0.0, 1.0)
         """
         config = options_lib.apply_options(self._system.config, options)
         document = self._to_internal(prompt)
@@ -191,6 +220,9 @@ class Model:
 
         Raises:
             UserError: the prompt is invalid.
+
+        Examples:
+            >>> warnings = model.list_warnings("a picture of a zeppelin: <image>")
         """
         document = to_internal(prompt, self._system.layout.codec.pixels)
         return spelling.list_warnings(self._system.layout.vocab, document)

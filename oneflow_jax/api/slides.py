@@ -26,6 +26,10 @@ class TrajectoryViewer:
 
     Raises:
         UserError: `steps` is empty.
+
+    Examples:
+        >>> viewer = of.TrajectoryViewer(list(model.stream("<text> <image>", steps=4)))
+        >>> html = viewer.html()
     """
 
     steps: Sequence[SamplingStep]

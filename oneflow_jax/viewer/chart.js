@@ -1,4 +1,5 @@
-// Draws data.curves as an SVG, with data.axis or "loss" as the label of the y axis. A page calls chart.begin().
+// Draws data.curves as an SVG, with data.axis or "loss" as the label of the y axis, and data.baselines as
+// horizontal lines with their names. A page calls chart.begin().
 
 const chart = {
   log: false,
@@ -27,10 +28,15 @@ const chart = {
     return value !== null && (!this.log || value > 0);
   },
 
+  baselines() {
+    return (data.baselines ?? []).filter(({ value }) => this.drawable(value));
+  },
+
   scale() {
     const points = data.curves.flatMap((curve) => curve.points).filter(([, value]) => this.drawable(value));
     const steps = points.map(([step]) => step);
-    const values = points.map(([, value]) => (this.log ? Math.log10(value) : value));
+    const levels = [...points, ...this.baselines().map(({ value }) => [null, value])];
+    const values = levels.map(([, value]) => (this.log ? Math.log10(value) : value));
     const span = (numbers, low) => {
       let [from, to] = [Math.min(...numbers, low), Math.max(...numbers)];
       if (!Number.isFinite(to)) [from, to] = [0, 1];
@@ -94,13 +100,18 @@ const chart = {
       (step) => `<text x="${this.x(step).toFixed(1)}" y="${floor + 18}" text-anchor="middle">${this.text(step)}</text>`,
     );
     const curves = data.curves.map((curve, at) => `<path class="curve hue${at % 6}" d="${this.path(curve.points)}"/>`);
+    const baselines = this.baselines().map(({ name, value }) => {
+      const y = this.y(value).toFixed(1);
+      return `<line class="baseline" x1="${this.left}" x2="${this.width - 12}" y1="${y}" y2="${y}"/><text x="${this.width - 12}" y="${y}" dy="-.5em" text-anchor="end">${escaped(name)}: ${this.text(value)}</text>`;
+    });
     const axis = data.axis ?? "loss";
-    const label = `${axis} against training step. ${data.curves.map((curve) => this.summary(curve)).join(" ")}`;
+    const constants = this.baselines().map(({ name, value }) => `${name}: ${this.text(value)}.`);
+    const label = [`${axis} against training step.`, ...data.curves.map((curve) => this.summary(curve)), ...constants].join(" ");
     byId("chart").innerHTML = `<svg viewBox="0 0 ${this.width} ${this.height}" role="img" aria-label="${escaped(label).replaceAll('"', "&quot;")}">
       ${rows.join("")}${columns.join("")}
       <text x="${(this.left + this.width) / 2}" y="${this.height - 6}" text-anchor="middle">training step</text>
       <text transform="translate(12 ${floor / 2}) rotate(-90)" text-anchor="middle">${escaped(axis)}${this.log ? " (log)" : ""}</text>
-      ${curves.join("")}<g id="cross"></g></svg>`;
+      ${curves.join("")}${baselines.join("")}<g id="cross"></g></svg>`;
     this.values(null);
   },
 

@@ -2,6 +2,7 @@
 
 const quiet = matchMedia("(prefers-reduced-motion: reduce)");
 const FULL_RUN = 6000; // milliseconds from t=0 to t=1 at speed 1
+const OPENING = 1500; // milliseconds for which the page shows the finished documents before it plays
 
 /** State of the slider; all changes of the documents on the page go through this object. */
 const show = {
@@ -9,6 +10,7 @@ const show = {
   step: 0,
   belief: false,
   timer: null,
+  opening: null,
 
   last() {
     return Math.max(0, ...this.cards.map((card) => card.story.frames.length - 1));
@@ -27,7 +29,14 @@ const show = {
     byId("readout").innerHTML = `step <b>${to}</b><span class="of"> of ${this.last()}</span> &nbsp;·&nbsp; <var>t</var> = <b>${t}</b>`;
   },
 
+  /** Shows the finished documents, then plays once how they were generated, unless the user acts first. */
+  open() {
+    this.go(this.last(), true);
+    if (!quiet.matches) this.opening = setTimeout(() => this.play(), OPENING);
+  },
+
   play() {
+    clearTimeout(this.opening);
     if (this.step === this.last()) this.go(0);
     this.playing(true);
     const pace = Math.min(600, Math.max(80, FULL_RUN / Math.max(1, this.last()))) / byId("speed").value;
@@ -39,6 +48,7 @@ const show = {
   },
 
   pause() {
+    clearTimeout(this.opening);
     clearInterval(this.timer);
     this.timer = null;
     this.playing(false);
@@ -151,6 +161,7 @@ async function start() {
   byId("settings").hidden = !byId("settings").querySelector("tr");
   show.reserve();
   listen();
+  show.open();
   if (data.curves.length) chart.begin();
   document.body.dataset.ready = "yes";
 }

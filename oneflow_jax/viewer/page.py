@@ -6,6 +6,7 @@ network access.
 
 import math
 import os
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ def write(
     intro: str = INTRO_CONCURRENT,
     findings: Sequence[str] = (),
     sheet: bytes | None = None,
+    baselines: Mapping[str, float] = types.MappingProxyType({}),
 ) -> None:
     """Write the page to `path`, and create its folder if necessary.
 
@@ -62,6 +64,7 @@ def write(
       intro: introduction of the page, as HTML.
       findings: sentences about the last evaluation.
       sheet: PNG of held-out documents beside what the model makes of them.
+      baselines: losses that need no model, by name; the chart of curves shows them as lines.
     """
     tiles = sprite_sheet.SpritePacker()
     stories = [_serialize_view(tiles, index, view) for index, view in enumerate(views)]
@@ -73,6 +76,7 @@ def write(
             "stories": stories,
             "sheets": sheets,
             "curves": [serialize_curve(name, points) for name, points in curves.items()],
+            "baselines": [{"name": name, "value": value} for name, value in baselines.items()],
         },
         heading=heading,
         intro=intro,

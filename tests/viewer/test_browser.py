@@ -45,12 +45,28 @@ def page_url(tmp_path_factory):
         examples.make_insertion_view(),
         examples.make_edit_view(),
     ]
-    page.write(path, stories, CURVES, {"steps": "6"}, "Four documents", ["An attribution"])
+    page.write(
+        path,
+        stories,
+        CURVES,
+        {"steps": "6"},
+        "Four documents",
+        ["An attribution"],
+        baselines={"frequencies <alone>": 7.5},
+    )
     return path.as_uri()
 
 
+RECORD_STEPS = """
+    window.steps = [];
+    new MutationObserver((changes) => steps.push(changes.at(-1).target.value))
+      .observe(document, {subtree: true, attributeFilter: ["aria-valuetext"]});
+"""
+"""Script that stores each step that the page shows, as strings in `steps`."""
+
+
 @pytest.fixture
-def tab(browser, page_url, request):
+def opened(browser, page_url, request):
     """Open the page; at teardown, fail if there were console messages or network requests."""
     wishes = {"viewport": {"width": 1200, "height": 900}, **getattr(request, "param", {})}
     context = browser.new_context(offline=True, **wishes)
@@ -59,12 +75,20 @@ def tab(browser, page_url, request):
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda sent: urls.append(sent.url))
+    tab.add_init_script(RECORD_STEPS)
     tab.goto(page_url)
     tab.wait_for_selector("body[data-ready]")
     yield tab
     context.close()
     assert complaints == []
     assert [url for url in urls if not url.startswith(("data:", page_url))] == []
+
+
+@pytest.fixture
+def tab(opened):
+    """Open the page at its first step; choosing a step stops playback."""
+    set_step(opened, 0)
+    return opened
 
 
 def read_spoken_text(tab, card=0):
@@ -101,6 +125,35 @@ def read_step(tab):
 
 def set_step(tab, step):
     tab.locator("#step").fill(str(step))
+
+
+def test_page_opens_on_the_finished_documents_and_plays_once(opened):
+    opened.evaluate("""() => new Promise((done) => {
+      const waiting = setInterval(() => steps.length >= 8 && done(clearInterval(waiting)), 50);
+    })""")
+    sync_api.expect(opened.locator("#play")).to_have_attribute("aria-label", "Play")
+    assert opened.evaluate("steps") == ["6", "0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_page_does_not_play_after_a_step_was_chosen(tab):
+    assert tab.evaluate("show.timer === null && document.body.dataset.ready") == "yes"
+    tab.wait_for_timeout(2_000)
+    assert tab.evaluate("steps.at(-1)") == "0"
+    assert read_step(tab) == 0
+
+
+@pytest.mark.parametrize("opened", [{"reduced_motion": "reduce"}], indirect=True)
+def test_page_does_not_play_if_motion_is_reduced(opened):
+    assert read_step(opened) == examples.STEPS
+    assert opened.evaluate("show.opening === null")
+
+
+def test_legend_stays_in_sight_while_documents_scroll(tab):
+    tab.set_viewport_size({"width": 1200, "height": 500})
+    tab.locator(".card").last.scroll_into_view_if_needed()
+    legend = tab.get_by_role("list", name="Colors of the documents")
+    assert legend.bounding_box()["y"] >= 0
+    assert "given" in legend.text_content()
 
 
 def test_text_and_images_change_together(tab):
@@ -230,7 +283,7 @@ def read_background_color(tab):
 
 
 @pytest.mark.parametrize(
-    "tab", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True
+    "opened", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True
 )
 def test_theme_follows_the_system_until_toggled(tab):
     system = tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
@@ -242,7 +295,7 @@ def test_theme_follows_the_system_until_toggled(tab):
     assert read_background_color(tab) == (dark if system else light)
 
 
-@pytest.mark.parametrize("tab", [{"reduced_motion": "reduce"}], indirect=True)
+@pytest.mark.parametrize("opened", [{"reduced_motion": "reduce"}], indirect=True)
 def test_reduced_motion_has_no_animations(tab):
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowRight")
@@ -276,6 +329,8 @@ def test_curves(tab):
     assert lines.count() == 2
     assert lines.nth(1).get_attribute("d").count("M") == 2  # A missing value breaks the line.
     assert "NaN" not in tab.locator("#chart").inner_html()
+    assert tab.locator("#chart .baseline").count() == 1
+    assert "frequencies <alone>: 7.5" in tab.locator("#chart").text_content()
     before = lines.first.get_attribute("d")
     tab.locator("#log").click()
     assert lines.first.get_attribute("d") != before
@@ -285,7 +340,7 @@ def test_curves(tab):
     assert tab.locator("#chart .dot").count() == 2
 
 
-@pytest.mark.parametrize("tab", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
+@pytest.mark.parametrize("opened", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
 def test_phone_width_needs_no_horizontal_scrolling(tab):
     set_step(tab, examples.STEPS)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
