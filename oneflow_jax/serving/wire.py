@@ -10,7 +10,7 @@ import PIL.Image
 import pydantic
 
 from oneflow_jax.api.document import Document, EditResult
-from oneflow_jax.api.info import ModelInfo
+from oneflow_jax.api.model import Model
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.data import image_io
@@ -135,10 +135,14 @@ def write_image(image: PIL.Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def write_info(name: str, info: ModelInfo) -> dict[str, Any]:
-    """Describe the model that the server calls `name`."""
+def write_info(name: str, model: Model | None) -> dict[str, Any]:
+    """Describe the model that the server calls `name`; `model` is None if it is not loaded."""
+    if model is None:
+        return {"name": name, "loaded": False}
+    info = model.info()
     return {
         "name": name,
+        "loaded": True,
         "run": info.name,
         "paradigm": info.paradigm,
         "parameters": info.parameters,
@@ -199,16 +203,21 @@ def _write_state(state: SamplingStep) -> list[dict[str, Any]]:
 
 
 def _write_state_part(part: trajectory.Part) -> dict[str, Any]:
+    shared = {"key": part.key, "time": round(part.time, 4), "given": part.given}
     if isinstance(part, trajectory.TextSpan):
         tokens = [
-            {"text": token.text, "confidence": round(token.confidence, 4), "given": token.given}
+            {
+                "key": token.key,
+                "text": token.text,
+                "confidence": round(token.confidence, 4),
+                "given": token.given,
+            }
             for token in part.tokens
         ]
-        return {"text": part.to_text(), "given": part.given, "tokens": tokens}
+        return {"text": part.to_text(), **shared, "tokens": tokens}
     best = part.x_t if part.x1_hat is None or part.given else part.x1_hat
     noisy = None if part.given else write_image(PIL.Image.fromarray(part.x_t))
-    image = write_image(PIL.Image.fromarray(best))
-    return {"image": image, "noisy_image": noisy, "given": part.given}
+    return {"image": write_image(PIL.Image.fromarray(best)), "noisy_image": noisy, **shared}
 
 
 def _fill_tag(part: object, images: Mapping[str, PIL.Image.Image]) -> object:
