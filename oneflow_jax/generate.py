@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -76,39 +76,29 @@ class GeneratedBatch:
     truncated: list[bool]
 
 
-class Programs:
-    """The compiled programs of one sampler: `Sampler.start`, `advance`, `frame` and `finish`."""
-
-    def __init__(self, make: Callable[..., Sampler]) -> None:
-        """Create the programs; `make` is `make_sampler` with a model and a paradigm."""
-        self.start = jax.jit(lambda inputs: make(*inputs).start())
-        # `advance` reuses the memory of the state that it replaces, such as a KV cache.
-        self.advance = jax.jit(
-            lambda inputs, progress, stop: make(*inputs).advance(progress, stop), donate_argnums=1
-        )
-        self.frame = jax.jit(lambda inputs, progress: make(*inputs).frame(progress))
-        self.finish = jax.jit(lambda inputs, progress: make(*inputs).finish(progress))
-
-
 class RunningBatch:
     """A batch of documents that is being sampled, on the devices; `Generator.start` creates it."""
 
     def __init__(
-        self, system: GenerativeSystem, programs_: Programs, inputs: PyTree, count: int
+        self,
+        system: GenerativeSystem,
+        sampler_programs: programs.SamplerPrograms,
+        inputs: PyTree,
+        count: int,
     ) -> None:
         """Start the batch.
 
         Args:
             system: the model's parts.
-            programs_: programs for the inputs.
+            sampler_programs: programs for the inputs.
             inputs: arguments of `make_sampler`, on the devices.
             count: number of documents; the other rows are padding.
         """
         self._system = system
-        self._programs = programs_
+        self._programs = sampler_programs
         self._inputs = inputs
         self._count = count
-        self._progress: Progress = self._call(programs_.start)
+        self._progress: Progress = self._call("start")
 
     @property
     def num_steps(self) -> int:
@@ -132,11 +122,11 @@ class RunningBatch:
 
     def advance(self, stop: int) -> None:
         """Start the steps until `stop` steps are taken in all; do not wait for them."""
-        self._progress = self._call(self._programs.advance, self._progress, np.int32(stop))
+        self._progress = self._call("advance", self._progress, np.int32(stop))
 
     def start_frame(self) -> Frame:
         """Start the computation of the documents before the next step, and return its result."""
-        return self._call(self._programs.frame, self._progress)
+        return self._call("frame", self._progress)
 
     def read_frame(self, frame: Frame) -> Frame:
         """Copy a frame to host memory, without the rows of padding."""
@@ -148,7 +138,7 @@ class RunningBatch:
         Args:
             frames: earlier frames, in host memory; None for a batch without a trajectory.
         """
-        sample = distributed.to_host(self._call(self._programs.finish, self._progress))
+        sample = distributed.to_host(self._call("finish", self._progress))
         canvas = jax.tree.map(lambda x: x[: self._count], sample.canvas)
         trajectory = None
         if frames is not None:
@@ -167,9 +157,15 @@ class RunningBatch:
             frames.append(self.read_frame(frame))
         return frames
 
-    def _call(self, program: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    def is_compiled(self, name: str) -> bool:
+        """Return whether a program of the sampler, such as "advance", is in memory."""
+        return name in self._programs.used
+
+    def _call(self, name: str, *arguments: PyTree) -> PyTree:
         with sharding.mesh_context(self._system.mesh, sharding.SAMPLING_RULES):
-            return program(self._inputs, *arguments)
+            result = getattr(self._programs, name)(self._inputs, *arguments)
+        self._programs.used.add(name)
+        return result
 
 
 class Generator:
@@ -300,7 +296,7 @@ class Generator:
             max((len(row["modality"]) for row in rows), default=0), layout.length
         )
 
-    def _programs(self, inputs: PyTree) -> Programs:
+    def _programs(self, inputs: PyTree) -> programs.SamplerPrograms:
         """Return the programs for the structure and shapes of the arguments of `make_sampler`.
 
         Generators with equal meshes, models and paradigms share their programs.
@@ -310,7 +306,7 @@ class Generator:
         shapes = tuple((np.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
         found, is_new = PROGRAMS.get(
             (self.system.mesh, *parts.values(), structure, shapes),
-            lambda: Programs(functools.partial(make_sampler, **parts)),
+            lambda: programs.SamplerPrograms(functools.partial(make_sampler, **parts)),
         )
         self.num_compilations += is_new
         return found

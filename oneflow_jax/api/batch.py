@@ -39,7 +39,6 @@ class BatchRun:
     """Calls with equal plans and row lengths, which run as one batch.
 
     Attributes:
-        is_new: whether the batch has programs that no batch of this process has used before.
         step: number of steps so far.
         num_steps: number of steps; the maximum if the documents determine it.
     """
@@ -53,7 +52,6 @@ class BatchRun:
         stops = itertools.accumulate((call.num_documents for call in calls), initial=0)
         self._rows = [slice(*ends) for ends in itertools.pairwise(stops)]
         each = [(call, n) for call in calls for n in range(call.num_documents)]
-        known = generator.num_compilations
         self._running = generator.start(
             [call.document for call, _ in each],
             calls[0].plan,
@@ -61,10 +59,14 @@ class BatchRun:
             noise_ids=[n for _, n in each],
             batch=padding.padded_batch_size(generator.system.mesh, len(each), max_rows),
         )
-        self.is_new = generator.num_compilations > known
         self.step = 0
         self.num_steps = self._running.num_steps
         self._stops = [*self._running.frame_steps[1:], self.num_steps]
+
+    def needs_compilation(self, *, shows_states: bool) -> bool:
+        """Return whether the next step has to compile a program, or load it from the disk."""
+        names = ("advance", "frame") if shows_states else ("advance",)
+        return not all(map(self._running.is_compiled, names))
 
     @property
     def is_done(self) -> bool:

@@ -219,7 +219,7 @@ class Model:
                 documents. None means `evaluation.batch_size`.
         """
         most = self._system.config.evaluation.batch_size if max_rows is None else max_rows
-        return BatchRun(self._generator, calls, most)
+        return BatchRun(self._generator, calls, padding.round_max_rows(self._system.mesh, most))
 
     def _prepare(
         self,

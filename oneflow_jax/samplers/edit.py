@@ -53,8 +53,8 @@ class EditSampler:
         self, apply: guidance.ApplyFn, table: EmbeddingTable, keys: Key[Array, "B"], canvas: Canvas
     ) -> StepSampler:
         """Return the steps for a batch of prompts or documents, with one PRNG key per row."""
-        both = jax.vmap(jax.random.split)(keys)
-        noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(both[:, 0], canvas.latents)
+        key_noise, key_steps = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(key_noise, canvas.latents)
         apply = self._with_guidance(apply)
         taus = self.run_times
 
@@ -78,7 +78,7 @@ class EditSampler:
                 rows.canvas.latents, x1_hat, rows.slot_times(t), rows.slot_times(s)
             )
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(both[:, 1], n)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, n)
             for n_change, change in enumerate(self._ops):
                 key = jax.vmap(jax.random.fold_in, (0, None))(step_keys, n_change)
                 grown = jax.vmap(functools.partial(change, t, s))(key, outputs, grown, noise)

@@ -90,6 +90,8 @@ async def post_generate(body: wire.GenerateRequest, request: fastapi.Request) ->
     served = request.app.state.service
 
     def check() -> tuple[Call, list[str]]:
+        # Check the sizes first: the work of the other checks grows with them.
+        served.limits.check(body.samples, body.steps)
         model = served.get_model(body.model)
         prompt = body.read_prompt(served.limits)
         call = model.prepare_generate(prompt, samples=body.samples, **body.sampling_options())
@@ -104,6 +106,7 @@ async def post_edit(body: wire.EditRequest, request: fastapi.Request) -> respons
     served = request.app.state.service
 
     def check() -> tuple[Call, list[str]]:
+        served.limits.check(1, body.steps)
         model = served.get_model(body.model)
         document = body.read_document(served.limits)
         call = model.prepare_edit(document, start=body.start, **body.sampling_options())
