@@ -77,7 +77,12 @@ class GeneratedBatch:
 
 
 class RunningBatch:
-    """A batch of documents that is being sampled, on the devices; `Generator.start` creates it."""
+    """A batch of documents that is being sampled, on the devices; `Generator.start` creates it.
+
+    Attributes:
+        num_steps: number of steps; the maximum if the documents determine it.
+        frame_steps: numbers of the steps before which a trajectory has a frame.
+    """
 
     def __init__(
         self,
@@ -99,16 +104,8 @@ class RunningBatch:
         self._inputs = inputs
         self._count = count
         self._progress: Progress = self._call("start")
-
-    @property
-    def num_steps(self) -> int:
-        """Number of steps; the maximum if the documents determine it."""
-        return self._progress.num_steps
-
-    @property
-    def frame_steps(self) -> tuple[int, ...]:
-        """Numbers of the steps before which a trajectory has a frame."""
-        return self._progress.frame_steps
+        self.num_steps = int(distributed.to_host(self._progress.num_steps))
+        self.frame_steps = steps.frame_steps(self.num_steps, self._progress.max_frames)
 
     @property
     def end_time(self) -> float:

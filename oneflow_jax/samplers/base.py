@@ -96,7 +96,7 @@ class SampleOutput:
     truncated: Bool[Array, "B"]
 
 
-def make_output(frame: Frame, nfe: int) -> SampleOutput:
+def make_output(frame: Frame, nfe: int | Int[Array, ""]) -> SampleOutput:
     """Return the output of a sampler that adds no slots, so that no row is truncated."""
     full = jnp.zeros(frame.canvas.ids.shape[0], bool)
     return SampleOutput(canvas=frame.canvas, frame=frame, nfe=jnp.int32(nfe), truncated=full)
@@ -116,8 +116,8 @@ def stack_frames(frames: Sequence[Frame]) -> Trajectory:
     )
 
 
-def euler_nfe(plan: SamplingPlan) -> int:
+def euler_nfe(plan: SamplingPlan) -> int | Int[Array, ""]:
     """Return the NFE of Euler's method; each kind of guidance adds one forward pass per step."""
-    return len(plan.schedule.times) * guidance.nfe_factor(
+    return plan_values.count_steps(plan.schedule.times) * guidance.nfe_factor(
         plan.image_guidance_scale, plan.text_guidance_scale
     )

@@ -40,6 +40,7 @@ def request(model, rng, images=None, samples=None, is_guided=None):
         "image_guidance_scale": float(scales[0]),
         "text_guidance_scale": float(scales[1]),
         "seed": int(rng.integers(2**31)),
+        "steps": int(rng.integers(1, 6)),
     }
     parts = [("red", of.IMAGE), (of.TEXT, of.IMAGE), (of.text(2), of.IMAGE)]
     prompt = [part for _ in range(images) for part in parts[rng.integers(3)]]
