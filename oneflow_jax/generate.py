@@ -127,7 +127,7 @@ class RunningBatch:
 
     def read_frame(self, frame: Frame) -> Frame:
         """Copy a frame to host memory, without the rows of padding."""
-        return _take_rows(distributed.to_host(frame), self._count)
+        return distributed.to_host(frame).take_rows(slice(self._count))
 
     def finish(self, frames: Sequence[Frame] | None = None) -> GeneratedBatch:
         """Return the finished documents.
@@ -139,7 +139,7 @@ class RunningBatch:
         canvas = jax.tree.map(lambda x: x[: self._count], sample.canvas)
         trajectory = None
         if frames is not None:
-            trajectory = stack_frames([*frames, _take_rows(sample.frame, self._count)])
+            trajectory = stack_frames([*frames, sample.frame.take_rows(slice(self._count))])
         documents, cut = self._system.layout.decode(canvas), sample.truncated[: self._count]
         return GeneratedBatch(documents, canvas, trajectory, int(sample.nfe), cut.tolist())
 
@@ -347,12 +347,6 @@ def make_sampler(
 def sample_batch(*inputs: PyTree, model: Model, paradigm: Paradigm) -> SampleOutput:
     """Fill the gaps of a batch of canvases in one program; see `make_sampler` for the arguments."""
     return steps.sample(make_sampler(*inputs, model=model, paradigm=paradigm))
-
-
-def _take_rows(frame: Frame, count: int) -> Frame:
-    """Return the first `count` documents of a frame."""
-    fewer = jax.tree.map(lambda x: x[:count], frame.replace(run_time=None))
-    return fewer.replace(run_time=frame.run_time)
 
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:

@@ -10,7 +10,7 @@ from oneflow_jax.api.call import Call
 from oneflow_jax.api.document import Document, EditResult, to_public
 from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.runtime import padding
-from oneflow_jax.samplers.base import Frame, stack_frames
+from oneflow_jax.samplers.base import Trajectory, stack_frames
 from oneflow_jax.viewer import from_samples, trajectory
 
 
@@ -21,7 +21,7 @@ class CallResult:
     Attributes:
         documents: the finished documents; of an edit, one `EditResult`.
         nfe: number of forward passes of the batch.
-        frames: the finished documents, as the viewer draws them.
+        frames: the finished documents, as the viewer draws them; [] if they are not needed.
     """
 
     documents: Sequence[Document]
@@ -86,29 +86,35 @@ class BatchRun:
             The documents of each call in `shown` before these steps.
         """
         frame = self._running.start_frame() if shown else None
-        self.step = next(stop for stop in self._stops if stop >= self.step + num_steps)
+        least = min(self.step + num_steps, self.num_steps)
+        self.step = next(stop for stop in self._stops if stop >= least)
         self._running.advance(self.step)
         if frame is None:
             return {}
-        steps = self._read_frame(self._running.read_frame(frame))
-        return {n: [states.from_frame(x) for x in steps[self._rows[n]]] for n in shown}
+        path = stack_frames([self._running.read_frame(frame)])
+        return {
+            n: [states.from_frame(x) for x in self._last_frames(path, n, self._running.end_time)]
+            for n in shown
+        }
 
-    def results(self) -> list[CallResult]:
-        """Return the finished documents of each call."""
+    def results(self, *, shows_states: bool = False) -> list[CallResult]:
+        """Return the finished documents of each call; with `shows_states`, also their frames."""
         batch = self._running.finish([])
-        names = [""] * len(batch.documents)
-        views = from_samples.build_views(self._layout, batch.trajectory, names, names)
         results = []
-        for call, rows in zip(self._calls, self._rows, strict=True):
+        for n, (call, rows) in enumerate(zip(self._calls, self._rows, strict=True)):
             documents = [self._to_public(call, batch, n) for n in range(rows.start, rows.stop)]
-            frames = [view.frames[-1] for view in views[rows]]
+            frames = self._last_frames(batch.trajectory, n) if shows_states else []
             results.append(CallResult(documents, batch.nfe, frames))
         return results
 
-    def _read_frame(self, frame: Frame) -> list[trajectory.Frame]:
-        names, path = [""] * self._rows[-1].stop, stack_frames([frame])
-        views = from_samples.build_views(self._layout, path, names, names, self._running.end_time)
-        return [view.frames[0] for view in views]
+    def _last_frames(
+        self, path: Trajectory, index: int, end_time: float | None = None
+    ) -> list[trajectory.Frame]:
+        """Return the documents of a call in the last frame of a trajectory."""
+        names = [""] * self._calls[index].num_documents
+        path = path.take_rows(self._rows[index])
+        views = from_samples.build_views(self._layout, path, names, names, end_time)
+        return [view.frames[-1] for view in views]
 
     def _to_public(self, call: Call, batch: generation.GeneratedBatch, row: int) -> Document:
         after, cut = batch.documents[row], batch.truncated[row]

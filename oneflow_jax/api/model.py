@@ -182,7 +182,7 @@ class Model:
         while not run.is_done:
             (step,) = run.advance([0])[0]
             yield step
-        yield from run.results()[0].last_steps
+        yield from run.results(shows_states=True)[0].last_steps
 
     def prepare_generate(
         self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]

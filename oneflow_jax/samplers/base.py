@@ -59,6 +59,11 @@ class Frame:
     x1_hat: Float[Array, "B L C"]
     run_time: Float[Array, ""]
 
+    def take_rows(self, rows: slice) -> "Frame":
+        """Return the frame of some documents of the batch."""
+        fewer = jax.tree.map(lambda x: x[rows], self.replace(run_time=None))
+        return fewer.replace(run_time=self.run_time)
+
 
 @flax.struct.dataclass
 class Trajectory:
@@ -77,6 +82,11 @@ class Trajectory:
     confidence: Float[Array, "T B L"]
     x1_hat: Float[Array, "T B L C"]
     run_times: Float[Array, "T"]
+
+    def take_rows(self, rows: slice) -> "Trajectory":
+        """Return the trajectories of some documents of the batch."""
+        fewer = jax.tree.map(lambda x: x[:, rows], self.replace(run_times=None))
+        return fewer.replace(run_times=self.run_times)
 
 
 @flax.struct.dataclass

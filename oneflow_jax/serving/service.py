@@ -149,7 +149,7 @@ class Service:
                 )
             self._waiting.append(job)
             self.counters.add("received")
-            self._tell_positions()
+            self._send_positions()
             self._changed.notify()
         return job
 
@@ -160,7 +160,7 @@ class Service:
             if job in self._waiting:
                 self._waiting.remove(job)
                 self.counters.add("cancelled")
-                self._tell_positions()
+                self._send_positions()
 
     def __enter__(self) -> "Service":
         return self
@@ -200,10 +200,10 @@ class Service:
                     batch.append(job)
                     rows += job.call.num_documents
                     self._waiting.remove(job)
-            self._tell_positions()
+            self._send_positions()
             return batch
 
-    def _tell_positions(self) -> None:
+    def _send_positions(self) -> None:
         for position, job in enumerate(self._waiting):
             if job.position != position:
                 job.position = position
@@ -216,7 +216,8 @@ class Service:
         run = self.models[batch[0].model].start_batch(calls, self.limits.rows)
         self.counters.add("batches")
         self.counters.add("rows", sum(call.num_documents for call in calls))
-        if run.needs_compilation(shows_states=any(job.wants_states for job in batch)):
+        shows_states = any(job.wants_states for job in batch)
+        if run.needs_compilation(shows_states=shows_states):
             self._send(batch, events.Compiling())
         while not run.is_done:
             if self._closed:
@@ -225,15 +226,12 @@ class Service:
                 self.counters.add("cancelled", len(batch))
                 return
             self._advance(batch, run)
-        results = run.results()
+        results = run.results(shows_states=shows_states)
         seconds = time.monotonic() - start
         for job, made in zip(batch, results, strict=True):
             if job.wants_states:
                 self._send([job], events.State(run.step, run.step, made.last_steps))
-            if job.cancelled:
-                self.counters.add("cancelled")
-            else:
-                self._finish(job, events.Done(made.documents, made.nfe, seconds))
+            self._finish(job, events.Done(made.documents, made.nfe, seconds))
 
     def _advance(self, batch: Sequence[Job], run: BatchRun) -> None:
         """Run the next steps, and send the documents before them to requests that want them."""
@@ -247,7 +245,8 @@ class Service:
             self._finish(job, event)
 
     def _finish(self, job: Job, event: events.Done | events.Failed) -> None:
-        self.counters.add("finished" if isinstance(event, events.Done) else "failed")
+        result = "finished" if isinstance(event, events.Done) else "failed"
+        self.counters.add("cancelled" if job.cancelled else result)
         self._send([job], event)
 
     def _send(self, jobs: Sequence[Job], event: events.Event) -> None:

@@ -126,7 +126,7 @@ def test_closing_fails_the_requests_that_are_not_finished(model, held):
 
 def test_an_error_in_a_batch_fails_it_and_the_server_goes_on(served, model, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(batches.BatchRun, "results", lambda self: 1 / 0)
+        patch.setattr(batches.BatchRun, "results", lambda self, **_: 1 / 0)
         failed = Client(served, model).wait()
     assert failed == events.Failed("The batch failed: division by zero", is_bug=True)
     assert isinstance(Client(served, model).wait(), events.Done)
