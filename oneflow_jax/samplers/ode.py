@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from oneflow_jax.errors import check_fraction, check_one_of
 from oneflow_jax.samplers import plan_values, time_grids
-from oneflow_jax.shapes import Array, Float, PyTree
+from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 if TYPE_CHECKING:
     import diffrax  # A slow import, which runs without sampling do not need.
@@ -55,19 +55,19 @@ class SolverSchedule:
     is_edit: bool = False
 
     @property
-    def nfe(self) -> int:
-        """NFE without guidance.
+    def nfe(self) -> int | Int[Array, ""]:
+        """NFE without guidance; an array inside a compiled program whose argument is the plan.
 
         A solver that reuses the last stage of a step as the first stage of the next (FSAL) takes
         one evaluation less per step, and one more at the start.
         """
-        steps = len(self.times) - 1
-        if self.solver in ("euler", RENOISE, *FLOW_MAP_SOLVERS) or steps == 0:
+        steps = plan_values.count_steps(self.times) - 1
+        if self.solver in ("euler", RENOISE, *FLOW_MAP_SOLVERS):
             return steps + 1
         tableau = _make_solver(self.solver).tableau
-        return (
-            steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
-        ) + 1
+        if tableau.fsal:
+            return steps * (tableau.num_stages - 1) + 1 * (steps > 0) + 1
+        return steps * tableau.num_stages + 1
 
 
 def make_schedule(
@@ -99,54 +99,95 @@ class Solution:
 
     Attributes:
         final: state at the last time of the schedule, one interval before t = 1.
-        times: times of the schedule.
-        trajectory: states at `times`, stacked along a new first axis; None if not requested.
+        last_time: the last time of the schedule.
+        trajectory: states at all times of the schedule, stacked along a new first axis; None if not
+            requested.
     """
 
     final: PyTree
-    times: Float[Array, "T"]
+    last_time: Float[Array, ""]
     trajectory: PyTree | None
 
 
-def solve(
-    velocity: Callable[[Float[Array, ""], PyTree], PyTree],
-    state: PyTree,
-    schedule: SolverSchedule,
-    return_trajectory: bool = False,
-) -> Solution:
-    """Integrate dx/dt = velocity(t, x) over all intervals of `schedule` except the last.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stepper:
+    """The steps of a solver.
+
+    Attributes:
+        init: function from the state at the first time to (state, solver state).
+        step: function from the number of an interval, counted from 0, and (state, solver state) at
+            its start to these at its end.
+    """
+
+    init: Callable[[PyTree], tuple[PyTree, PyTree]]
+    step: Callable[[Int[Array, ""], tuple[PyTree, PyTree]], tuple[PyTree, PyTree]]
+
+
+def make_stepper(
+    velocity: Callable[[Float[Array, ""], PyTree], PyTree], schedule: SolverSchedule
+) -> Stepper:
+    """Return the steps that integrate dx/dt = velocity(t, x).
 
     The state may be sharded over a mesh with Auto axes; its sharding is preserved.
 
     Args:
-        velocity: function that returns dx/dt, with the tree structure of `state`.
-        state: x at the first time of the schedule; any tree of float32 arrays.
+        velocity: function that returns dx/dt, with the tree structure of the state.
         schedule: times, and a solver from `SOLVERS`.
-        return_trajectory: whether to return the states at all times of the schedule.
     """
     import diffrax
 
-    times = jnp.asarray(schedule.times, jnp.float32)
+    times, count = plan_values.step_times(schedule.times)
     # `diffrax.diffeqsolve` would check the times inside the program, with callbacks to Python: JAX
     # stores no program with callbacks in its compilation cache. `make_schedule` checks the times.
     term = diffrax.ODETerm(lambda t, x, _: velocity(t, x))
     solver = _make_solver(schedule.solver)
 
-    def step(carry: tuple[PyTree, PyTree], interval: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
+    def init(x: PyTree) -> tuple[PyTree, PyTree]:
+        if isinstance(count, int) and count == 1:  # No interval comes before the last one.
+            return x, None
+        return x, solver.init(term, times[0], times[1], x, None)
+
+    def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         x, solver_state = carry
+        interval = times[number], times[number + 1]
         end, _, _, solver_state, _ = solver.step(
             term, *interval, x, None, solver_state, made_jump=False
         )
-        return (end, solver_state), x if return_trajectory else None
+        return end, solver_state
 
-    if len(schedule.times) == 1:
-        path = jax.tree.map(lambda x: x[None], state) if return_trajectory else None
-        return Solution(final=state, times=times, trajectory=path)
-    start = (state, solver.init(term, times[0], times[1], state, None))
-    (last, _), path = jax.lax.scan(step, start, (times[:-1], times[1:]))
+    return Stepper(init, step)
+
+
+def solve(
+    stepper: Stepper, state: PyTree, times: plan_values.Times, return_trajectory: bool = False
+) -> Solution:
+    """Take the steps of all intervals except the last.
+
+    Args:
+        stepper: the steps of the solver.
+        state: x at the first time; any tree of float32 arrays.
+        times: start times of the intervals, increasing; a tuple if the trajectory is returned.
+        return_trajectory: whether to return the states at all times of the schedule.
+    """
+    values, count = plan_values.step_times(times)
+    carry = stepper.init(state)
     if return_trajectory:
-        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
-    return Solution(final=last, times=times, trajectory=path)
+
+        def record(
+            carry: tuple[PyTree, PyTree], number: Int[Array, ""]
+        ) -> tuple[tuple[PyTree, PyTree], PyTree]:
+            after = stepper.step(number, carry)
+            return after, after[0]
+
+        path = [jax.tree.map(lambda x: x[None], state)]
+        if count > 1:  # A loop without iterations would still be compiled.
+            carry, later = jax.lax.scan(record, carry, jnp.arange(count - 1))
+            path.append(later)
+        trajectory = jax.tree.map(lambda *parts: jnp.concatenate(parts), *path)
+        return Solution(carry[0], values[count - 1], trajectory)
+    if not isinstance(count, int) or count > 1:
+        carry = jax.lax.fori_loop(0, count - 1, stepper.step, carry)
+    return Solution(carry[0], values[count - 1], None)
 
 
 def _make_solver(name: str) -> "diffrax.AbstractSolver":

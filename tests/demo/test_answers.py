@@ -64,7 +64,7 @@ def test_sliders_of_values_compile_nothing(models):
         assert "forward passes" in collect_states(models, text, guidance=guidance, seed=seed)[-1]
     assert model.num_compilations == before
     collect_states(models, steps=3)
-    assert model.num_compilations == before + 1
+    assert model.num_compilations == before
 
 
 def test_uploaded_image_is_given(models, picture):
