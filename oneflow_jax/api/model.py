@@ -18,7 +18,7 @@ from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, 
 from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
-from oneflow_jax.build import sampling, values
+from oneflow_jax.build import known_names, sampling, values
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
@@ -103,7 +103,7 @@ class Model:
         return self._system.config.copy_and_resolve_references()
 
     def info(self) -> ModelInfo:
-        """Describe the model: its sizes, limits, and the words that it knows."""
+        """Describe the model: its sizes, limits, and the words and names that it knows."""
         system, layout = self._system, self._system.layout
         return ModelInfo(
             name=system.config.name,
@@ -114,6 +114,7 @@ class Model:
             slots=layout.length,
             can_edit=system.paradigm.supports_editing,
             words=tuple(sorted(layout.vocab.words)),
+            names=self._names,
         )
 
     def generate(
@@ -234,6 +235,11 @@ class Model:
             system.mesh, len(documents), config.evaluation.batch_size
         )
         return self._generator(documents, plan, seed=config.sampling.seed, batch=batch)
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        """The names in the training data, listed only once because that reads many documents."""
+        return known_names.list_names(self._system.config)
 
     @functools.cached_property
     def _learned_grid(self) -> time_grids.GridSpec:
