@@ -5,7 +5,7 @@ TEST := .venv/test
 PARITY := .venv/parity
 AOT := .venv/aot
 TESTS_NEED := requirements.txt requirements-test.txt requirements-metrics.txt requirements-data.txt \
-	requirements-cloud.txt requirements-demo.txt requirements-docs.txt
+	requirements-cloud.txt requirements-demo.txt requirements-docs.txt requirements-serve.txt
 DEMO := .venv/demo
 DOCS := .venv/docs
 

@@ -38,6 +38,10 @@ def _run_command(name: str, *arguments: str) -> None:
         from oneflow_jax.demo import __main__ as demo
 
         demo.main(list(arguments))
+    elif name == "serve":
+        from oneflow_jax.serving import server
+
+        server.main(arguments)
     else:
         _run_mode(name, arguments)
 

@@ -95,7 +95,7 @@ class Generator:
         prompts: Sequence[Document],
         plan: SamplingPlan,
         *,
-        seed: int,
+        seed: int | Sequence[int],
         batch: int,
         noise_ids: Sequence[int] = (),
     ) -> Iterator[GeneratedBatch]:
@@ -107,7 +107,7 @@ class Generator:
         Args:
             prompts: documents with gaps; finished documents to edit if the plan starts above t=0.
             plan: solver, times, guidance, and whether to record the trajectory.
-            seed: RNG seed.
+            seed: RNG seed, or one seed for each prompt.
             batch: number of documents in a batch, over all devices.
             noise_ids: number of each prompt that determines its PRNG key together with `seed`; ()
                 for its index among `prompts`.
@@ -119,10 +119,7 @@ class Generator:
         mesh, rules = self.system.mesh, sharding.SAMPLING_RULES
         sharding.check_batch_divides(mesh, batch, field="evaluation.batch_size", rules=rules)
         rows = [prompt_row(self.system.layout, prompt, edit=plan.is_edit) for prompt in prompts]
-        layout = self.system.layout
-        if not layout.variable_length:
-            longest = max((len(slots["modality"]) for slots in rows), default=0)
-            layout = dataclasses.replace(layout, length=padded_length(longest, layout.length))
+        layout = dataclasses.replace(self.system.layout, length=self._padded_length(rows))
         for first in range(0, len(rows), batch):
             chosen = rows[first : first + batch]
             count = len(chosen)
@@ -131,18 +128,35 @@ class Generator:
             ids = np.arange(first, first + batch)
             if noise_ids:
                 ids[:count] = noise_ids[first : first + count]
-            sample = self._run(canvas, ids, seed, plan)
+            seeds = np.resize(np.broadcast_to(seed, len(rows))[first : first + count], batch)
+            sample = self._run(canvas, ids, seeds, plan)
             canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
             moments = sample.trajectory and _take_rows(sample.trajectory, count)
             full = sample.truncated[:count].tolist()
             yield GeneratedBatch(layout.decode(canvas), canvas, moments, int(sample.nfe), full)
 
+    def row_length(self, prompts: Sequence[Document], *, edit: bool) -> int:
+        """Return the number of slots of the rows in which these prompts run as one batch.
+
+        Raises:
+            UserError: see `__call__`.
+        """
+        layout = self.system.layout
+        return self._padded_length([prompt_row(layout, prompt, edit=edit) for prompt in prompts])
+
+    def _padded_length(self, rows: Sequence[layouts.RowFields]) -> int:
+        layout = self.system.layout
+        if layout.variable_length:
+            return layout.length
+        return padded_length(max((len(row["modality"]) for row in rows), default=0), layout.length)
+
     def _run(
-        self, canvas: Canvas, document_ids: np.ndarray, seed: int, plan: SamplingPlan
+        self, canvas: Canvas, document_ids: np.ndarray, seeds: np.ndarray, plan: SamplingPlan
     ) -> SampleOutput:
         rows = sharding.row_sharding(self.system.mesh, sharding.SAMPLING_RULES)
-        canvas, document_ids = jax.device_put((canvas, document_ids.astype(np.int32)), rows)
-        arguments = (self.params, canvas, document_ids, seed, plan)
+        numbers = (document_ids.astype(np.int32), seeds.astype(np.int32))
+        canvas, document_ids, seeds = jax.device_put((canvas, *numbers), rows)
+        arguments = (self.params, canvas, document_ids, seeds, plan)
         with sharding.mesh_context(self.system.mesh, sharding.SAMPLING_RULES):
             sample = self._program(arguments)(*arguments)
         return distributed.to_host(sample)
@@ -167,7 +181,7 @@ def sample_batch(
     params: PyTree,
     canvas: Canvas,
     document_ids: Int[Array, "B"],
-    seed: Int[Array, ""] | int,
+    seeds: Int[Array, "B"],
     plan: SamplingPlan,
     *,
     model: Model,
@@ -184,13 +198,15 @@ def sample_batch(
         canvas: canvases with gaps.
         document_ids: index of each document among all prompts; seed and index determine the
             document's PRNG key.
-        seed: RNG seed.
+        seeds: RNG seed of each document.
         plan: solver, times, guidance, and whether to record the trajectory.
         model: the network.
         paradigm: the paradigm, whose sampler fills the gaps.
     """
     model, params = unstack.unstack_layers(model, params)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), document_ids)
+    keys = jax.vmap(lambda seed, n: jax.random.fold_in(jax.random.key(seed), n))(
+        seeds, document_ids
+    )
     table = model.apply({"params": params}, method="embedding_table")
     network = bound_model.BoundModel(model, params)
     return paradigm.sample(network, table, keys, canvas, plan)

@@ -14,6 +14,8 @@ from oneflow_jax import evaluate
 from oneflow_jax import generate as generation
 from oneflow_jax.api import options as options_lib
 from oneflow_jax.api import state as states
+from oneflow_jax.api.batch import BatchRun
+from oneflow_jax.api.call import Call
 from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, to_public
 from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.api.options import SamplingOptions
@@ -25,6 +27,7 @@ from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
 from oneflow_jax.runtime import compilation_cache, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
+from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import from_samples
 
@@ -183,6 +186,54 @@ class Model:
         generation.prompt_row(self._system.layout, document, edit=False)
         return self._iter_steps(self._generate_batches([document], config, return_trajectory=True))
 
+    def prepare_generate(
+        self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]
+    ) -> Call:
+        """Check a call of `generate`, and return it for `start_batch`.
+
+        Raises:
+            UserError: the prompt or an option is invalid.
+        """
+        check_integer("samples", samples, 1, values.MAX_SAMPLES)
+        config = options_lib.apply_options(self._system.config, options)
+        return self._prepare(self._to_internal(prompt), int(samples), config, edit=False)
+
+    def prepare_edit(
+        self, document: Prompt, *, start: float | None = None, **options: Unpack[SamplingOptions]
+    ) -> Call:
+        """Check a call of `edit`, and return it for `start_batch`.
+
+        Raises:
+            UserError: the document has gaps, an option is invalid, or the model does not support
+                editing.
+        """
+        config = options_lib.apply_options(self._system.config, options, start)
+        return self._prepare(self._to_internal(document), 1, config, edit=True)
+
+    def start_batch(self, calls: Sequence[Call], max_rows: int) -> BatchRun:
+        """Start a batch of calls with equal values of `Call.batch_key`.
+
+        Each call generates the documents that it generates alone.
+
+        Args:
+            calls: calls of this model, from `prepare_generate` or `prepare_edit`.
+            max_rows: maximum number of rows of the batch; the calls must have at most this many
+                documents.
+        """
+        return BatchRun(self._generator, calls, max_rows)
+
+    def _prepare(
+        self,
+        document: inner.Document,
+        samples: int,
+        config: ml_collections.ConfigDict,
+        *,
+        edit: bool,
+    ) -> Call:
+        plan = self._make_plan(config, edit=edit, return_trajectory=True)
+        length = self._generator.row_length([document], edit=edit)
+        return Call(document, samples, plan, config.sampling.seed, length)
+
     def list_warnings(self, prompt: Prompt) -> list[str]:
         """List a warning for each letter or word of a prompt that the tokenizer does not know.
 
@@ -225,16 +276,20 @@ class Model:
         return_trajectory: bool = False,
     ) -> Iterator[generation.GeneratedBatch]:
         """Check the sampling plan, and return an iterator that generates each batch on demand."""
-        system = self._system
-        grid_name = config.sampling.time_grid
-        grid = self._learned_grid if grid_name == sampling.LEARNED_GRID else grid_name
-        plan = sampling.sampling_plan(
-            config, system.paradigm, grid, edit=edit, return_trajectory=return_trajectory
-        )
+        plan = self._make_plan(config, edit=edit, return_trajectory=return_trajectory)
         batch = generation.padded_batch_size(
-            system.mesh, len(documents), config.evaluation.batch_size
+            self._system.mesh, len(documents), config.evaluation.batch_size
         )
         return self._generator(documents, plan, seed=config.sampling.seed, batch=batch)
+
+    def _make_plan(
+        self, config: ml_collections.ConfigDict, *, edit: bool, return_trajectory: bool
+    ) -> SamplingPlan:
+        grid_name = config.sampling.time_grid
+        grid = self._learned_grid if grid_name == sampling.LEARNED_GRID else grid_name
+        return sampling.sampling_plan(
+            config, self._system.paradigm, grid, edit=edit, return_trajectory=return_trajectory
+        )
 
     @functools.cached_property
     def _names(self) -> tuple[str, ...]:

@@ -18,7 +18,12 @@ FLAGS = {
     "configs NAME` shows all keys.",
     "WORKDIR": "Folder of a run whose model the page offers in addition to the package's model. "
     "Several folders are allowed.",
-    "--port": "Port of the page; default: 7860.",
+    "--port": "Port; default: 7860 for `oneflow demo`, 8000 for `oneflow serve`.",
+    "--model": "NAME=FOLDER: a name for requests, and the folder of a run or of an export. Repeat "
+    "the flag for several models; the first one is the default. Default: the package's model, "
+    "with the name shipped.",
+    "--host": "Address to listen on; default: 127.0.0.1, which only this machine can reach.",
+    "--token-file": "File with the token that clients must send. Any other host needs it.",
     "FOLDER": "Folder of your documents, in one of the layouts of docs/own_data.md.",
     "--from": "Start model: the folder of a run or of an export; default: shipped, the package's "
     "model.",
@@ -139,6 +144,12 @@ COMMANDS = {
         "Serve a local page: write a document with gaps, and watch the model fill it.",
         ("WORKDIR", "--port"),
         ("", "runs/quickstart --port=8000"),
+    ),
+    "serve": Command(
+        "Serve models over HTTP, with a stream of the states of each document.",
+        ("--model", "--host", "--port", "--token-file"),
+        ("", "--model=mine=runs/quickstart --port=8001", "--host=0.0.0.0 --token-file=token.txt"),
+        "docs/serving.md describes the requests.",
     ),
     "configs": Command(
         "List the configurations; with a name, show all keys and their values.",

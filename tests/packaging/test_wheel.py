@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 from tests import runs
 from tests.packaging.conftest import Environment, build
 
-EXTRAS = ("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity", "test")
+EXTRAS = ("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity")
+EXTRAS += ("serve", "test")
 
 
 @pytest.fixture(scope="module")

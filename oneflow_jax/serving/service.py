@@ -1,0 +1,244 @@
+"""The queue of requests, and the thread that runs them in batches; HTTP is in `serving.http`.
+
+One thread uses the devices. It takes the request that has waited longest, and all waiting requests
+that the same compiled program can run in the same batch. A request that is cancelled is dropped
+from the queue, or its batch stops before the next step if no other request is in it.
+"""
+
+import collections
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from oneflow_jax.api.call import Call
+from oneflow_jax.api.model import Model, load
+from oneflow_jax.errors import UserError, check_one_of
+from oneflow_jax.serving import events
+from oneflow_jax.serving.counters import Counters
+from oneflow_jax.serving.limits import Limits
+
+
+class QueueFullError(Exception):
+    """The queue is full, so that the request was refused."""
+
+
+class WorkerStoppedError(Exception):
+    """The thread that runs the requests has ended."""
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A request in the queue or in a batch.
+
+    Attributes:
+        model: name of the model.
+        call: the checked call.
+        listener: function that gets the events of the request.
+        wants_states: whether the listener gets the documents before each step.
+        cancelled: whether the client no longer waits for the request.
+        position: position in the last `Queued` event of the request; -1 before the first one.
+    """
+
+    model: str
+    call: Call
+    listener: events.Listener
+    wants_states: bool
+    cancelled: bool = False
+    position: int = -1
+
+    @property
+    def batch_key(self) -> object:
+        """What requests of one batch have in common."""
+        return self.model, self.call.batch_key
+
+
+class Service:
+    """Trained models behind a queue.
+
+    Attributes:
+        models: the loaded models by name; the first one is the default.
+        limits: limits on requests.
+        counters: counts of requests, for the metrics.
+    """
+
+    def __init__(
+        self, models: Mapping[str, str | os.PathLike[str] | Model], limits: Limits | None = None
+    ) -> None:
+        """Load the models, and start the thread that runs the requests.
+
+        Args:
+            models: models by name; each is the folder of a run, or a loaded model.
+            limits: limits on requests; None means the defaults.
+
+        Raises:
+            UserError: a folder holds no model.
+        """
+        self.limits = limits or Limits()
+        self.models = {
+            name: model if isinstance(model, Model) else load(model, {"platform": "any"})
+            for name, model in models.items()
+        }
+        self.counters = Counters()
+        self._waiting: collections.deque[Job] = collections.deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name="oneflow-serve", daemon=True)
+        self._worker.start()
+
+    @property
+    def default_model(self) -> str:
+        """Name of the model of a request that names none."""
+        return next(iter(self.models))
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of requests in the queue."""
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that runs the requests is alive."""
+        return self._worker.is_alive()
+
+    def get_model(self, name: str | None) -> Model:
+        """Return the model with this name; None means the default.
+
+        Raises:
+            UserError: no model has this name.
+        """
+        if name is None:
+            name = self.default_model
+        check_one_of("model", name, self.models)
+        return self.models[name]
+
+    def submit(
+        self,
+        model: str | None,
+        call: Call,
+        listener: events.Listener,
+        *,
+        wants_states: bool = False,
+    ) -> Job:
+        """Append a request to the queue.
+
+        Args:
+            model: name of the model that checked the call; None means the default.
+            call: the call, from `Model.prepare_generate` or `Model.prepare_edit`.
+            listener: function that gets the events: the last one is `Done` or `Failed`, unless the
+                request is cancelled.
+            wants_states: whether the listener gets `State` events.
+
+        Raises:
+            UserError: the request has too many samples or steps.
+            QueueFullError: too many requests wait.
+            WorkerStoppedError: the service is closed.
+        """
+        self._check_limits(call)
+        job = Job(model or self.default_model, call, listener, wants_states)
+        with self._changed:
+            if self._closed or not self.is_alive:
+                raise WorkerStoppedError("The server does not run requests any more. Restart it.")
+            if len(self._waiting) >= self.limits.queue:
+                self.counters.add("refused")
+                raise QueueFullError(
+                    f"queue={self.limits.queue}: this many requests wait already. Try again later."
+                )
+            self._waiting.append(job)
+            self.counters.add("received")
+            self._tell_positions()
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a request; its listener gets no more events. A finished request stays finished."""
+        with self._changed:
+            job.cancelled = True
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self.counters.add("cancelled")
+                self._tell_positions()
+
+    def close(self) -> None:
+        """Stop the worker after its current batch, and fail all requests that wait."""
+        with self._changed:
+            self._closed = True
+            waiting, self._waiting = self._waiting, collections.deque()
+            self._changed.notify()
+        for job in waiting:
+            self._finish(job, events.Failed("The server was stopped.", is_bug=False))
+        self._worker.join()
+
+    def _check_limits(self, call: Call) -> None:
+        for field, value, most in (
+            ("samples", call.num_documents, self.limits.rows),
+            ("steps", call.num_steps, self.limits.steps),
+        ):
+            if value > most:
+                raise UserError(f"{field}={value}: too many for this server. Give {most} at most.")
+
+    def _work(self) -> None:
+        while batch := self._take_batch():
+            try:
+                self._run(batch)
+            except Exception as error:  # A failed batch must not end the server.
+                logging.exception("A batch of %d requests failed.", len(batch))
+                failed = events.Failed(f"The batch failed: {error}", is_bug=True)
+                for job in batch:
+                    self._finish(job, failed)
+
+    def _take_batch(self) -> list[Job]:
+        """Wait for a request; return it with those that fit its batch, or [] to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return []
+            batch, rows = [], 0
+            key = self._waiting[0].batch_key
+            for job in list(self._waiting):
+                if job.batch_key == key and rows + job.call.num_documents <= self.limits.rows:
+                    batch.append(job)
+                    rows += job.call.num_documents
+                    self._waiting.remove(job)
+            self._tell_positions()
+            return batch
+
+    def _tell_positions(self) -> None:
+        for position, job in enumerate(self._waiting):
+            if job.position != position:
+                job.position = position
+                job.listener(events.Queued(position))
+
+    def _run(self, batch: Sequence[Job]) -> None:
+        start = time.monotonic()
+        run = self.models[batch[0].model].start_batch([job.call for job in batch], self.limits.rows)
+        self.counters.add("batches")
+        self.counters.add("rows", sum(job.call.num_documents for job in batch))
+        while not run.is_done:
+            if run.is_new:
+                self._send(batch, events.Compiling())
+            for n, job in enumerate(batch):
+                if job.wants_states and not job.cancelled:
+                    self._send([job], events.State(run.step, run.num_steps, run.states(n)))
+            if all(job.cancelled for job in batch):
+                break
+            run.advance()
+        else:
+            results = run.results()
+        seconds = time.monotonic() - start
+        for n, job in enumerate(batch):
+            if job.cancelled:
+                self.counters.add("cancelled")
+            else:
+                self._finish(job, events.Done(results[n], run.nfe, seconds))
+
+    def _finish(self, job: Job, event: events.Done | events.Failed) -> None:
+        self.counters.add("finished" if isinstance(event, events.Done) else "failed")
+        self._send([job], event)
+
+    def _send(self, jobs: Sequence[Job], event: events.Event) -> None:
+        for job in jobs:
+            if not job.cancelled:
+                job.listener(event)
