@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from oneflow_jax.api.batch import BatchRun
 from oneflow_jax.api.call import Call
 from oneflow_jax.api.model import Model, load
 from oneflow_jax.errors import UserError, check_one_of
@@ -219,13 +220,12 @@ class Service:
         while not run.is_done:
             if run.is_new:
                 self._send(batch, events.Compiling())
-            for n, job in enumerate(batch):
-                if job.wants_states and not job.cancelled:
-                    self._send([job], events.State(run.step, run.num_steps, run.states(n)))
+            self._send_states(batch, run)
             if all(job.cancelled for job in batch):
                 break
             run.advance()
         else:
+            self._send_states(batch, run)
             results = run.results()
         seconds = time.monotonic() - start
         for n, job in enumerate(batch):
@@ -233,6 +233,11 @@ class Service:
                 self.counters.add("cancelled")
             else:
                 self._finish(job, events.Done(results[n], run.nfe, seconds))
+
+    def _send_states(self, batch: Sequence[Job], run: BatchRun) -> None:
+        for n, job in enumerate(batch):
+            if job.wants_states and not job.cancelled:
+                self._send([job], events.State(run.step, run.num_steps, run.states(n)))
 
     def _finish(self, job: Job, event: events.Done | events.Failed) -> None:
         self.counters.add("finished" if isinstance(event, events.Done) else "failed")

@@ -199,16 +199,21 @@ def _write_state(state: SamplingStep) -> list[dict[str, Any]]:
 
 
 def _write_state_part(part: trajectory.Part) -> dict[str, Any]:
+    shared = {"key": part.key, "time": round(part.time, 4), "given": part.given}
     if isinstance(part, trajectory.TextSpan):
         tokens = [
-            {"text": token.text, "confidence": round(token.confidence, 4), "given": token.given}
+            {
+                "key": token.key,
+                "text": token.text,
+                "confidence": round(token.confidence, 4),
+                "given": token.given,
+            }
             for token in part.tokens
         ]
-        return {"text": part.to_text(), "given": part.given, "tokens": tokens}
+        return {"text": part.to_text(), **shared, "tokens": tokens}
     best = part.x_t if part.x1_hat is None or part.given else part.x1_hat
     noisy = None if part.given else write_image(PIL.Image.fromarray(part.x_t))
-    image = write_image(PIL.Image.fromarray(best))
-    return {"image": image, "noisy_image": noisy, "given": part.given}
+    return {"image": write_image(PIL.Image.fromarray(best)), "noisy_image": noisy, **shared}
 
 
 def _fill_tag(part: object, images: Mapping[str, PIL.Image.Image]) -> object:
