@@ -50,5 +50,5 @@ def _list_captions(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     counts = collections.Counter(
         documents[index].text() for index in range(min(len(documents), MAX_DOCUMENTS))
     )
-    captions = (caption for caption, _ in counts.most_common() if 0 < len(caption))
+    captions = (caption for caption, _ in counts.most_common() if len(caption) > 0)
     return tuple(caption for caption in captions if len(caption) <= MAX_CHARACTERS)[:MAX_CAPTIONS]
