@@ -149,7 +149,7 @@ def _read_image(data: str | None) -> np.ndarray:
 def _zip_folder(folder: pathlib.Path) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             archive.write(path, path.relative_to(folder))
     return file.getvalue()
 

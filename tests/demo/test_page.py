@@ -258,7 +258,7 @@ def test_documents_are_saved(tab):
     assert PIL.Image.open(io.BytesIO(content)).width == 720
     assert PIL.Image.open(io.BytesIO(save(tab, "GIF")[1])).n_frames == 7
     assert zipfile.ZipFile(io.BytesIO(save(tab, "MD")[1])).namelist() == [
-        "document.md", "document_images", "document_images/1.png",
+        "document.md", "document_images/1.png",
     ]  # fmt: skip
     content = save(tab, "HTML")[1].decode()
     stories = json.loads(re.search(r'id="data">(.*?)</script>', content)[1])["stories"]

@@ -45,35 +45,20 @@ class ResultCard extends Card {
     return button;
   }
 
-  /** Replaces the document by an editor with its parts. */
+  /** Replaces the document by an editor with its parts; the form is a template of page.html. */
   edit() {
     if (this.form) return;
-    this.form = element("form", "revision");
+    this.form = byId("revision").content.firstElementChild.cloneNode(true);
     this.form.setAttribute("aria-label", `Edit ${this.story.title}`);
-    const box = element("div", "editor", this.form);
-    box.contentEditable = "true";
-    box.setAttribute("role", "textbox");
-    box.setAttribute("aria-multiline", "true");
+    const [box, change, alert] = [".editor", "input", ".problem"].map((part) => this.form.querySelector(part));
     box.setAttribute("aria-label", `Text and images of ${this.story.title}`);
-    const alert = element("div", "problem");
-    alert.setAttribute("role", "alert");
+    change.id = this.form.querySelector("label").htmlFor = `change-${this.index}`;
+    change.value = Math.round(100 * (1 - data.model().edit_start));
+    this.showChange();
+    change.addEventListener("input", () => this.showChange());
     const editor = new DocumentEditor(box, { fail: (error) => problem.show(error, alert) });
     editor.set(this.story.result);
-    const label = element("label", "", this.form);
-    label.textContent = "The model may change";
-    const amount = element("output", "", label);
-    const change = element("input", "", label);
-    Object.assign(change, { type: "range", min: 5, max: 95, step: 5, value: Math.round(100 * (1 - data.model().edit_start)) });
-    const showAmount = () => {
-      amount.textContent = change.value < 30 ? "a little" : change.value < 65 ? "much" : "nearly all";
-      change.setAttribute("aria-valuetext", amount.textContent);
-    };
-    change.addEventListener("input", showAmount);
-    showAmount();
-    const row = element("div", "actions", this.form);
-    const submit = element("button", "primary", row);
-    submit.textContent = "Revise";
-    this.button("Cancel", row, () => this.closeEditor()).className = "quiet";
+    this.form.querySelector(".quiet").addEventListener("click", () => this.closeEditor());
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       try {
@@ -87,10 +72,17 @@ class ResultCard extends Card {
       if (event.key === "Escape") this.closeEditor();
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
     });
-    this.form.append(alert);
     this.body.hidden = true;
     this.body.after(this.form);
     editor.focus();
+  }
+
+  /** Shows in words how much the model may change. */
+  showChange() {
+    const change = this.form.querySelector("input");
+    const words = change.value < 30 ? "a little" : change.value < 65 ? "much" : "nearly all";
+    this.form.querySelector("output").textContent = words;
+    change.setAttribute("aria-valuetext", words);
   }
 
   closeEditor() {
