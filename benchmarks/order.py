@@ -63,7 +63,8 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
     gaps = (Gap("document"),) if system.layout.variable_length else (Gap("text"), Gap("image"))
     prompts = [Document(gaps)] * flags.samples
     word_times: list[token_times.WordTime] = []
-    for batch in generate.Generator(system, params)(prompts, plan, seed=0, batch=16):
+    run = {"seed": 0, "batch": 16, "record": True}
+    for batch in generate.Generator(system, params)(prompts, plan, **run):
         titles = [""] * len(batch.documents)
         # `build_views` divides times by `end`, so that they are in [0, 1]; the loop undoes it.
         end = max(1.0, float(batch.trajectory.run_times[-1]))

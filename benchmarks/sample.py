@@ -14,7 +14,7 @@ from benchmarks import problem, report, timing
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.costs import flops
 from oneflow_jax.runtime import host, sharding
-from oneflow_jax.samplers import ode
+from oneflow_jax.samplers import ode, steps
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 from oneflow_jax.training import update
@@ -22,22 +22,18 @@ from oneflow_jax.training import update
 NFE_VALUES = (8, 16, 32)
 
 
-def euler_loop(
-    velocity: Callable[[Float[Array, ""], PyTree], PyTree],
-    state: PyTree,
-    schedule: ode.SolverSchedule,
-    return_trajectory: bool = False,
-) -> ode.Solution:
-    """Solve the ODE by Euler's method in a `fori_loop`: a replacement of `ode.solve`."""
-    del return_trajectory
+def make_bare_stepper(
+    velocity: Callable[[Float[Array, ""], PyTree], PyTree], schedule: ode.SolverSchedule
+) -> ode.Stepper:
+    """Return steps of Euler's method without diffrax: a replacement of `ode.make_stepper`."""
     times = jnp.asarray(schedule.times, jnp.float32)
 
-    def advance(i: Int[Array, ""], x: PyTree) -> PyTree:
-        step = times[i + 1] - times[i]
-        return jax.tree.map(lambda x, v: x + step * v, x, velocity(times[i], x))
+    def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        x, _ = carry
+        length = times[number + 1] - times[number]
+        return jax.tree.map(lambda x, v: x + length * v, x, velocity(times[number], x)), None
 
-    last = jax.lax.fori_loop(0, len(schedule.times) - 1, advance, state)
-    return ode.Solution(final=last, times=times, trajectory=None)
+    return ode.Stepper(lambda x: (x, None), step)
 
 
 def main(argv: list[str] | None = None) -> dict[str, object]:
@@ -87,7 +83,7 @@ def _measure_case(
     canvas = workload.canvas(batch)
     plan = SamplingPlan(ode.make_schedule("euler", nfe))
     through, compile_seconds = compile_sampler(workload, plan, params, canvas)
-    with mock.patch.object(ode, "solve", euler_loop):
+    with mock.patch.object(ode, "make_stepper", make_bare_stepper):
         beside, _ = compile_sampler(workload, plan, params, canvas)
     candidates = {
         "diffrax": lambda: through(params, canvas),
@@ -131,7 +127,7 @@ def compile_sampler(
         apply = functools.partial(workload.model.apply, {"params": params})
         keys = update.per_row_keys(jax.random.key(1), canvas.ids.shape[0])
         table = apply(method="embedding_table")
-        return workload.paradigm.sample(apply, table, keys, canvas, plan).canvas
+        return steps.sample(workload.paradigm.sampler(apply, table, keys, canvas, plan)).canvas
 
     return timing.compile_timed(jax.jit(sample), params, canvas)
 

@@ -250,9 +250,10 @@ def follow(steps: int, count: int = 1_500) -> tuple[np.ndarray, np.ndarray]:
     """Return the times and the points at each time, `[T count 2]`, by Euler's method."""
     schedule = ode.make_schedule("euler", steps)
     start = jax.random.normal(jax.random.key(2), (count, 2))
-    solution = jax.jit(lambda x: ode.solve(field, x, schedule, return_trajectory=True))(start)
+    stepper, times = ode.make_stepper(field, schedule), schedule.times
+    solution = jax.jit(lambda x: ode.solve(stepper, x, times, return_trajectory=True))(start)
     # `ode.solve` leaves out the last interval, since v is 0/0 at t=1 for an x1 prediction.
-    end = solution.final + (1 - schedule.times[-1]) * field(schedule.times[-1], solution.final)
+    end = solution.final + (1 - times[-1]) * field(times[-1], solution.final)
     return np.array([*solution.times, 1.0]), np.concatenate([solution.trajectory, end[None]])
 
 

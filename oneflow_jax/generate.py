@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -16,22 +17,23 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.nn import bound_model, unstack
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms.base import Paradigm
-from oneflow_jax.runtime import distributed, programs, sharding
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory
+from oneflow_jax.runtime import distributed, padding, programs, sharding
+from oneflow_jax.samplers import steps
+from oneflow_jax.samplers.base import (
+    Frame,
+    SampleOutput,
+    SamplingPlan,
+    Trajectory,
+    stack_frames,
+)
+from oneflow_jax.samplers.steps import Progress, Sampler
 from oneflow_jax.shapes import Array, Int, PyTree
 
-MIN_LENGTH = 32
-"""Minimum row length in slots.
-
-Shorter rows save a few hundredths of a second per call (docs/python.md), but each length needs
-programs of its own, which take several seconds to compile.
-"""
-
 MAX_PROGRAMS = 64
-"""Maximum number of compiled sampling programs that stay in memory."""
+"""Maximum number of samplers whose compiled programs stay in memory."""
 
 PROGRAMS = programs.ProgramCache(MAX_PROGRAMS)
-"""The compiled sampling programs of all generators of this process."""
+"""The compiled samplers of all generators of this process."""
 
 
 class GenerativeSystem(Protocol):
@@ -61,7 +63,7 @@ class GeneratedBatch:
     Attributes:
         documents: the documents, without gaps.
         canvas: the slots of the documents, in host memory.
-        trajectory: the sampling steps, in host memory; None if the plan does not ask for them.
+        trajectory: the sampling steps, in host memory; None if they were not recorded.
         nfe: number of forward passes of the batch.
         truncated: for each document, True if the sampler dropped an insertion because the canvas
             was full.
@@ -74,13 +76,109 @@ class GeneratedBatch:
     truncated: list[bool]
 
 
+class Programs:
+    """The compiled programs of one sampler: `Sampler.start`, `advance`, `frame` and `finish`."""
+
+    def __init__(self, make: Callable[..., Sampler]) -> None:
+        """Create the programs; `make` is `make_sampler` with a model and a paradigm."""
+        self.start = jax.jit(lambda inputs: make(*inputs).start())
+        # `advance` reuses the memory of the state that it replaces, such as a KV cache.
+        self.advance = jax.jit(
+            lambda inputs, progress, stop: make(*inputs).advance(progress, stop), donate_argnums=1
+        )
+        self.frame = jax.jit(lambda inputs, progress: make(*inputs).frame(progress))
+        self.finish = jax.jit(lambda inputs, progress: make(*inputs).finish(progress))
+
+
+class RunningBatch:
+    """A batch of documents that is being sampled, on the devices; `Generator.start` creates it."""
+
+    def __init__(
+        self, system: GenerativeSystem, programs_: Programs, inputs: PyTree, count: int
+    ) -> None:
+        """Start the batch.
+
+        Args:
+            system: the model's parts.
+            programs_: programs for the inputs.
+            inputs: arguments of `make_sampler`, on the devices.
+            count: number of documents; the other rows are padding.
+        """
+        self._system = system
+        self._programs = programs_
+        self._inputs = inputs
+        self._count = count
+        self._progress: Progress = self._call(programs_.start)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps; the maximum if the documents determine it."""
+        return self._progress.num_steps
+
+    @property
+    def frame_steps(self) -> tuple[int, ...]:
+        """Numbers of the steps before which a trajectory has a frame."""
+        return self._progress.frame_steps
+
+    @property
+    def end_time(self) -> float:
+        """Global time of finished documents, at most (`Frame.run_time`)."""
+        return self._progress.end_time
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left; waits for the steps that were started."""
+        return bool(distributed.to_host(self._progress.is_done))
+
+    def advance(self, stop: int) -> None:
+        """Start the steps until `stop` steps are taken in all; do not wait for them."""
+        self._progress = self._call(self._programs.advance, self._progress, np.int32(stop))
+
+    def start_frame(self) -> Frame:
+        """Start the computation of the documents before the next step, and return its result."""
+        return self._call(self._programs.frame, self._progress)
+
+    def read_frame(self, frame: Frame) -> Frame:
+        """Copy a frame to host memory, without the rows of padding."""
+        return _take_rows(distributed.to_host(frame), self._count)
+
+    def finish(self, frames: Sequence[Frame] | None = None) -> GeneratedBatch:
+        """Return the finished documents.
+
+        Args:
+            frames: earlier frames, in host memory; None for a batch without a trajectory.
+        """
+        sample = distributed.to_host(self._call(self._programs.finish, self._progress))
+        canvas = jax.tree.map(lambda x: x[: self._count], sample.canvas)
+        trajectory = None
+        if frames is not None:
+            trajectory = stack_frames([*frames, _take_rows(sample.frame, self._count)])
+        documents, cut = self._system.layout.decode(canvas), sample.truncated[: self._count]
+        return GeneratedBatch(documents, canvas, trajectory, int(sample.nfe), cut.tolist())
+
+    def record_frames(self) -> list[Frame]:
+        """Take all steps, and return the frames before those in `frame_steps`, in host memory."""
+        frames = []
+        for _, stop in itertools.pairwise((*self.frame_steps, self.num_steps)):
+            if self.is_done:
+                break
+            frame = self.start_frame()
+            self.advance(stop)
+            frames.append(self.read_frame(frame))
+        return frames
+
+    def _call(self, program: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        with sharding.mesh_context(self._system.mesh, sharding.SAMPLING_RULES):
+            return program(self._inputs, *arguments)
+
+
 class Generator:
     """A trained model that fills the gaps of documents.
 
     Attributes:
         system: the model's parts.
         params: parameters, sharded over the system's mesh.
-        num_compilations: number of sampling programs that calls of this generator compiled, or
+        num_compilations: number of samplers whose programs calls of this generator compiled, or
             loaded from the compilation cache on disk.
     """
 
@@ -95,9 +193,10 @@ class Generator:
         prompts: Sequence[Document],
         plan: SamplingPlan,
         *,
-        seed: int | Sequence[int],
+        seed: int,
         batch: int,
         noise_ids: Sequence[int] = (),
+        record: bool = False,
     ) -> Iterator[GeneratedBatch]:
         """Fill the gaps of the prompts, batch by batch.
 
@@ -106,34 +205,83 @@ class Generator:
 
         Args:
             prompts: documents with gaps; finished documents to edit if the plan starts above t=0.
-            plan: solver, times, guidance, and whether to record the trajectory.
-            seed: RNG seed, or one seed for each prompt.
+            plan: solver, times and guidance.
+            seed: RNG seed.
             batch: number of documents in a batch, over all devices.
             noise_ids: number of each prompt that determines its PRNG key together with `seed`; ()
                 for its index among `prompts`.
+            record: whether to return the trajectory of each batch.
 
         Raises:
             UserError: a prompt has no gap, a document to edit has a gap, one of them does not fit
                 the canvas, or the batch cannot be split evenly over the devices.
         """
-        mesh, rules = self.system.mesh, sharding.SAMPLING_RULES
-        sharding.check_batch_divides(mesh, batch, field="evaluation.batch_size", rules=rules)
+        ids = noise_ids or range(len(prompts))
         rows = [prompt_row(self.system.layout, prompt, edit=plan.is_edit) for prompt in prompts]
-        layout = dataclasses.replace(self.system.layout, length=self._padded_length(rows))
+        length = self._padded_length(rows)
+        self._check_batch(batch)
         for first in range(0, len(rows), batch):
-            chosen = rows[first : first + batch]
-            count = len(chosen)
-            # Pad the last batch with copies of its first row; the code below drops the copies.
-            canvas = layout.canvas([*chosen, *[chosen[0]] * (batch - count)])
-            ids = np.arange(first, first + batch)
-            if noise_ids:
-                ids[:count] = noise_ids[first : first + count]
-            seeds = np.resize(np.broadcast_to(seed, len(rows))[first : first + count], batch)
-            sample = self._run(canvas, ids, seeds, plan)
-            canvas = jax.tree.map(lambda x, n=count: x[:n], sample.canvas)
-            moments = sample.trajectory and _take_rows(sample.trajectory, count)
-            full = sample.truncated[:count].tolist()
-            yield GeneratedBatch(layout.decode(canvas), canvas, moments, int(sample.nfe), full)
+            chosen = slice(first, first + batch)
+            seeds = [seed] * len(rows[chosen])
+            running = self._start(rows[chosen], plan, seeds, ids[chosen], batch, length)
+            if record:
+                yield running.finish(running.record_frames())
+            else:
+                running.advance(running.num_steps)
+                yield running.finish()
+
+    def start(
+        self,
+        prompts: Sequence[Document],
+        plan: SamplingPlan,
+        *,
+        seeds: Sequence[int],
+        noise_ids: Sequence[int],
+        batch: int,
+    ) -> RunningBatch:
+        """Start one batch, and take no step yet.
+
+        Args:
+            prompts: at most `batch` documents; see `__call__`.
+            plan: solver, times and guidance.
+            seeds: RNG seed of each prompt.
+            noise_ids: number of each prompt that determines its PRNG key together with its seed.
+            batch: number of rows, over all devices.
+
+        Raises:
+            UserError: see `__call__`.
+        """
+        rows = [prompt_row(self.system.layout, prompt, edit=plan.is_edit) for prompt in prompts]
+        self._check_batch(batch)
+        return self._start(rows, plan, seeds, noise_ids, batch, self._padded_length(rows))
+
+    def _check_batch(self, batch: int) -> None:
+        sharding.check_batch_divides(
+            self.system.mesh,
+            batch,
+            field="evaluation.batch_size",
+            rules=sharding.SAMPLING_RULES,
+        )
+
+    def _start(
+        self,
+        rows: Sequence[layouts.RowFields],
+        plan: SamplingPlan,
+        seeds: Sequence[int],
+        noise_ids: Sequence[int],
+        batch: int,
+        length: int,
+    ) -> RunningBatch:
+        # Fill the batch with copies of its first row, which `RunningBatch` drops again.
+        missing = batch - len(rows)
+        layout = dataclasses.replace(self.system.layout, length=length)
+        canvas = layout.canvas([*rows, *[rows[0]] * missing])
+        numbers = (
+            np.asarray([*values, *[values[0]] * missing], np.int32) for values in (noise_ids, seeds)
+        )
+        where = sharding.row_sharding(self.system.mesh, sharding.SAMPLING_RULES)
+        inputs = (self.params, *jax.device_put((canvas, *numbers), where), plan)
+        return RunningBatch(self.system, self._programs(inputs), inputs, len(rows))
 
     def row_length(self, prompts: Sequence[Document], *, edit: bool) -> int:
         """Return the number of slots of the rows in which these prompts run as one batch.
@@ -148,36 +296,27 @@ class Generator:
         layout = self.system.layout
         if layout.variable_length:
             return layout.length
-        return padded_length(max((len(row["modality"]) for row in rows), default=0), layout.length)
+        return padding.padded_length(
+            max((len(row["modality"]) for row in rows), default=0), layout.length
+        )
 
-    def _run(
-        self, canvas: Canvas, document_ids: np.ndarray, seeds: np.ndarray, plan: SamplingPlan
-    ) -> SampleOutput:
-        rows = sharding.row_sharding(self.system.mesh, sharding.SAMPLING_RULES)
-        numbers = (document_ids.astype(np.int32), seeds.astype(np.int32))
-        canvas, document_ids, seeds = jax.device_put((canvas, *numbers), rows)
-        arguments = (self.params, canvas, document_ids, seeds, plan)
-        with sharding.mesh_context(self.system.mesh, sharding.SAMPLING_RULES):
-            sample = self._program(arguments)(*arguments)
-        return distributed.to_host(sample)
-
-    def _program(self, arguments: PyTree) -> Callable[..., SampleOutput]:
-        """Return the program for the structure and shapes of the arguments of `sample_batch`.
+    def _programs(self, inputs: PyTree) -> Programs:
+        """Return the programs for the structure and shapes of the arguments of `make_sampler`.
 
         Generators with equal meshes, models and paradigms share their programs.
         """
         parts = {"model": self.system.model, "paradigm": self.system.paradigm}
-        leaves, structure = jax.tree.flatten(arguments)
+        leaves, structure = jax.tree.flatten(inputs)
         shapes = tuple((np.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
-        program, is_new = PROGRAMS.get(
+        found, is_new = PROGRAMS.get(
             (self.system.mesh, *parts.values(), structure, shapes),
-            lambda: jax.jit(functools.partial(sample_batch, **parts)),
+            lambda: Programs(functools.partial(make_sampler, **parts)),
         )
         self.num_compilations += is_new
-        return program
+        return found
 
 
-def sample_batch(
+def make_sampler(
     params: PyTree,
     canvas: Canvas,
     document_ids: Int[Array, "B"],
@@ -186,8 +325,8 @@ def sample_batch(
     *,
     model: Model,
     paradigm: Paradigm,
-) -> SampleOutput:
-    """Fill the gaps of a batch of canvases.
+) -> Sampler:
+    """Return the sampler of a batch of canvases.
 
     A compiled program depends on the structure of the plan, and takes its values as arguments
     (`samplers.plan_values`). The function must run in the mesh context of
@@ -199,7 +338,7 @@ def sample_batch(
         document_ids: index of each document among all prompts; seed and index determine the
             document's PRNG key.
         seeds: RNG seed of each document.
-        plan: solver, times, guidance, and whether to record the trajectory.
+        plan: solver, times and guidance.
         model: the network.
         paradigm: the paradigm, whose sampler fills the gaps.
     """
@@ -209,40 +348,18 @@ def sample_batch(
     )
     table = model.apply({"params": params}, method="embedding_table")
     network = bound_model.BoundModel(model, params)
-    return paradigm.sample(network, table, keys, canvas, plan)
+    return paradigm.sampler(network, table, keys, canvas, plan)
 
 
-def _take_rows(trajectory: Trajectory, count: int) -> Trajectory:
-    """Return the frames that were recorded, for the first `count` documents of the batch."""
-    came = trajectory.run_times >= 0
-    fewer = jax.tree.map(lambda x: x[came, :count], trajectory.replace(run_times=None))
-    return fewer.replace(run_times=trajectory.run_times[came])
+def sample_batch(*inputs: PyTree, model: Model, paradigm: Paradigm) -> SampleOutput:
+    """Fill the gaps of a batch of canvases in one program; see `make_sampler` for the arguments."""
+    return steps.sample(make_sampler(*inputs, model=model, paradigm=paradigm))
 
 
-def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int) -> int:
-    """Return the batch size for `num_documents` documents, at most `max_rows`.
-
-    Each device gets 1, 4, 6, 8, 12, 16, 24, ... rows, so that programs are compiled for only a few
-    batch sizes. On a CPU, 4 short rows take 1.6 times as long as one row (docs/python.md).
-    """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    each = -(-num_documents // ways)
-    return min(ways * (1 if each <= 1 else max(4, _round_up(each))), max_rows)
-
-
-def padded_length(num_slots: int, max_length: int) -> int:
-    """Return the row length for documents of `num_slots` slots, at most `max_length`.
-
-    Rows have 32, 48, 64, 96, 128, ... slots, so that programs are compiled for only a few lengths.
-    """
-    return min(max(MIN_LENGTH, _round_up(num_slots)), max_length)
-
-
-def _round_up(number: int) -> int:
-    """Return the next of 1, 2, 3, 4, 6, 8, 12, ..., whose ratio is at most 1.5 from 2 on."""
-    power = 1 << (number - 1).bit_length()
-    between = power * 3 // 4
-    return between if power >= 4 and number <= between else power
+def _take_rows(frame: Frame, count: int) -> Frame:
+    """Return the first `count` documents of a frame."""
+    fewer = jax.tree.map(lambda x: x[:count], frame.replace(run_time=None))
+    return fewer.replace(run_time=frame.run_time)
 
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:

@@ -12,7 +12,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import prompt, sources, spelling
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import compilation_cache, distributed, metric_writer, workdir
+from oneflow_jax.runtime import compilation_cache, distributed, metric_writer, padding, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import filmstrip, from_samples, page, trajectory
 
@@ -83,11 +83,10 @@ def _generate_page(
     grid = evaluate.time_grid(system, generator.params)
     plan = sampling.sampling_plan(config, system.paradigm, grid, edit=edit)
     max_nfe = 0
-    batch_size = generate.padded_batch_size(
-        system.mesh, len(repeated), config.evaluation.batch_size
-    )
+    batch_size = padding.padded_batch_size(system.mesh, len(repeated), config.evaluation.batch_size)
     views = []
-    for generated in generator(repeated, plan, seed=config.sampling.seed, batch=batch_size):
+    run = {"seed": config.sampling.seed, "batch": batch_size, "record": True}
+    for generated in generator(repeated, plan, **run):
         rows = slice(len(views), len(views) + len(generated.documents))
         titles = [f"{n + 1}" for n in range(rows.start, rows.stop)]
         views += from_samples.build_views(

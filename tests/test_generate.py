@@ -11,7 +11,7 @@ from oneflow_jax.build import sampling
 from oneflow_jax.canvas import Modality
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import sharding
+from oneflow_jax.runtime import padding, sharding
 from oneflow_jax.samplers import ode
 from oneflow_jax.samplers.base import SamplingPlan
 from tests import runs
@@ -25,8 +25,8 @@ PROMPTS = (
 )
 
 
-def plan(steps=2, start=0.0, record=False):
-    return SamplingPlan(ode.make_schedule("euler", steps, start=start), return_trajectory=record)
+def plan(steps=2, start=0.0):
+    return SamplingPlan(ode.make_schedule("euler", steps, start=start))
 
 
 def documents():
@@ -41,8 +41,8 @@ def generator():
     return generate.Generator(system, evaluate.load_ema_params(system, folder))
 
 
-def generate_batches(generator, prompts, chosen, seed=0, batch=8, noise_ids=()):
-    return list(generator(prompts, chosen, seed=seed, batch=batch, noise_ids=noise_ids))
+def generate_batches(generator, prompts, chosen, seed=0, batch=8, **options):
+    return list(generator(prompts, chosen, seed=seed, batch=batch, **options))
 
 
 def concat_canvases(batches):
@@ -52,7 +52,7 @@ def concat_canvases(batches):
 
 @pytest.fixture(scope="module")
 def eight_documents(generator):
-    return generate_batches(generator, documents(), plan(record=True))
+    return generate_batches(generator, documents(), plan(), record=True)
 
 
 def test_documents_do_not_depend_on_the_batch(generator, eight_documents):
@@ -82,12 +82,12 @@ def test_documents_do_not_depend_on_the_length_of_rows(generator):
 
 
 def test_sizes_are_rounded_up_to_few_values():
-    lengths = sorted({generate.padded_length(n, 1000) for n in range(1, 1001)})
+    lengths = sorted({padding.padded_length(n, 1000) for n in range(1, 1001)})
     assert lengths == [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000]
-    assert all(generate.padded_length(n, 1000) >= n for n in range(1, 1001))
+    assert all(padding.padded_length(n, 1000) >= n for n in range(1, 1001))
     mesh = sharding.make_mesh({"data": 2, "fsdp": 1, "tensor": 1}, jax.devices()[:2])
-    sizes = [generate.padded_batch_size(mesh, n, 40) for n in range(1, 41)]
-    assert sorted(set(sizes)) == [2, 8, 12, 16, 24, 32, 40]
+    sizes = [padding.padded_batch_size(mesh, n, 40) for n in range(1, 41)]
+    assert sorted(set(sizes)) == [4, 8, 12, 16, 24, 32, 40]
     assert all(size >= n for n, size in enumerate(sizes, 1))
 
 
@@ -112,7 +112,7 @@ def on_one_device(generator):
 def test_documents_depend_on_seed_and_index(generator, eight_documents):
     free = concat_canvases(eight_documents).to_generate
     latents = concat_canvases(eight_documents).latents
-    again = concat_canvases(generate_batches(generator, documents(), plan(record=True)))
+    again = concat_canvases(generate_batches(generator, documents(), plan(), record=True))
     np.testing.assert_array_equal(again.latents, latents)
     # A plan without a trajectory compiles to another program, which may round differently.
     unrecorded = concat_canvases(generate_batches(generator, documents(), plan()))
@@ -148,7 +148,7 @@ def test_all_gaps_are_filled(eight_documents):
 
 
 def test_the_last_batch_is_not_padded_with_documents(generator):
-    batches = generate_batches(generator, [documents()[0]] * 11, plan(record=True))
+    batches = generate_batches(generator, [documents()[0]] * 11, plan(), record=True)
     assert [len(batch.documents) for batch in batches] == [8, 3]
     assert [batch.canvas.ids.shape[0] for batch in batches] == [8, 3]
     assert [batch.trajectory.canvas.ids.shape[1] for batch in batches] == [8, 3]
@@ -158,7 +158,7 @@ def test_trajectory_shapes_and_last_frame(eight_documents, generator):
     (batch,) = eight_documents
     rows, length = batch.canvas.ids.shape
     longest = max(len(generator.system.layout.prompt_row(d)["modality"]) for d in documents())
-    assert length == generate.padded_length(longest, generator.system.layout.length)
+    assert length == padding.padded_length(longest, generator.system.layout.length)
     assert batch.trajectory.canvas.ids.shape == (3, rows, length)
     assert batch.trajectory.confidence.shape == (3, rows, length)
     assert batch.trajectory.canvas.latents.shape == (3, rows, length, 12)

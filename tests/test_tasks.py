@@ -55,9 +55,8 @@ def generated_batch(request):
         ode.make_schedule("euler", 3),
         image_guidance_scale=2.0,
         text_guidance_scale=1.5,
-        return_trajectory=True,
     )
-    (batch,) = generator(list(documents.values()), plan, seed=0, batch=8)
+    (batch,) = generator(list(documents.values()), plan, seed=0, batch=8, record=True)
     return name, documents, batch, generator
 
 
@@ -110,8 +109,8 @@ def test_given_images_are_returned_exactly(generated_batch):
 def test_editing_uses_the_same_call(name, solver):
     generator = make_generator(name)
     document = prompt.parse(["a picture of red:", BLUE], 4)
-    plan = SamplingPlan(ode.make_schedule(solver, 3, start=0.6), return_trajectory=True)
-    (batch,) = generator([document] * 8, plan, seed=0, batch=8)
+    plan = SamplingPlan(ode.make_schedule(solver, 3, start=0.6))
+    (batch,) = generator([document] * 8, plan, seed=0, batch=8, record=True)
     path = batch.trajectory.canvas
     # BOS stays; an untrained network changes the rest.
     assert np.all(np.asarray(path.ids)[:, :, 0] == path.ids[0, 0, 0])

@@ -88,12 +88,11 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
     where = sharding.row_sharding(system.mesh, sharding.SAMPLING_RULES)
     params, canvas = system.abstract_state.ema, abstract_canvas(system, rows, where)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
-    seed = jax.ShapeDtypeStruct((), jnp.int32)
     with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
         sample_batch = functools.partial(
             generate.sample_batch, model=system.model, paradigm=system.paradigm
         )
-        traced = jax.jit(sample_batch).trace(params, canvas, numbers, seed, plan)
+        traced = jax.jit(sample_batch).trace(params, canvas, numbers, numbers, plan)
     return _compile(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
 

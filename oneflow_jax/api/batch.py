@@ -1,19 +1,45 @@
 """A batch of calls that runs step by step; `Model.start_batch` creates it."""
 
-from collections.abc import Sequence
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 
 from oneflow_jax import generate as generation
 from oneflow_jax.api import state as states
 from oneflow_jax.api.call import Call
 from oneflow_jax.api.document import Document, EditResult, to_public
 from oneflow_jax.api.state import SamplingStep
-from oneflow_jax.viewer import from_samples
+from oneflow_jax.runtime import padding
+from oneflow_jax.samplers.base import Frame, stack_frames
+from oneflow_jax.viewer import from_samples, trajectory
+
+
+@dataclasses.dataclass(frozen=True)
+class CallResult:
+    """The result of one call of a batch.
+
+    Attributes:
+        documents: the finished documents; of an edit, one `EditResult`.
+        nfe: number of forward passes of the batch.
+        frames: the finished documents, as the viewer draws them.
+    """
+
+    documents: Sequence[Document]
+    nfe: int
+    frames: Sequence[trajectory.Frame]
+
+    @property
+    def last_steps(self) -> list[SamplingStep]:
+        """The finished documents as the last sampling steps."""
+        pairs = zip(self.frames, self.documents, strict=True)
+        return [states.from_frame(frame, document) for frame, document in pairs]
 
 
 class BatchRun:
     """Calls with equal plans and row lengths, which run as one batch.
 
     Attributes:
+        is_new: whether the batch has programs that no batch of this process has used before.
         step: number of steps so far.
         num_steps: number of steps; the maximum if the documents determine it.
     """
@@ -21,72 +47,70 @@ class BatchRun:
     def __init__(
         self, generator: generation.Generator, calls: Sequence[Call], max_rows: int
     ) -> None:
-        """Prepare the batch, whose calls must have equal values of `Call.batch_key`."""
-        self._generator = generator
+        """Start the batch, whose calls must have equal values of `Call.batch_key`."""
+        self._layout = generator.system.layout
         self._calls = calls
-        self._max_rows = max_rows
-        self._batch: generation.GeneratedBatch | None = None
+        stops = itertools.accumulate((call.num_documents for call in calls), initial=0)
+        self._rows = [slice(*ends) for ends in itertools.pairwise(stops)]
+        each = [(call, n) for call in calls for n in range(call.num_documents)]
+        known = generator.num_compilations
+        self._running = generator.start(
+            [call.document for call, _ in each],
+            calls[0].plan,
+            seeds=[call.seed for call, _ in each],
+            noise_ids=[n for _, n in each],
+            batch=padding.padded_batch_size(generator.system.mesh, len(each), max_rows),
+        )
+        self.is_new = generator.num_compilations > known
         self.step = 0
-        self.num_steps = calls[0].num_steps
+        self.num_steps = self._running.num_steps
+        self._stops = [*self._running.frame_steps[1:], self.num_steps]
 
     @property
     def is_done(self) -> bool:
-        """Whether the documents are finished."""
-        return self.step == self.num_steps
+        """Whether the documents are finished; waits for the steps that were started."""
+        return self._running.is_done
 
-    @property
-    def is_new(self) -> bool:
-        """Whether the next step compiles a program, or loads it from the disk."""
-        return False
+    def advance(
+        self, shown: Collection[int] = (), num_steps: int = 1
+    ) -> Mapping[int, list[SamplingStep]]:
+        """Take the next steps, up to a step before which a trajectory has a frame.
 
-    @property
-    def nfe(self) -> int:
-        """Number of forward passes of the batch so far."""
-        return self._batch.nfe if self._batch else 0
+        Args:
+            shown: indices of the calls whose documents are returned.
+            num_steps: number of steps to take at least, if so many are left.
 
-    def advance(self) -> None:
-        """Run one step."""
-        if self._batch is None:
-            rows = [call.document for call in self._calls for _ in range(call.num_documents)]
-            ids = [n for call in self._calls for n in range(call.num_documents)]
-            seeds = [call.seed for call in self._calls for _ in range(call.num_documents)]
-            size = generation.padded_batch_size(
-                self._generator.system.mesh, len(rows), self._max_rows
-            )
-            (self._batch,) = self._generator(
-                rows, self._calls[0].plan, seed=seeds, batch=size, noise_ids=ids
-            )
-        self.step += 1
+        Returns:
+            The documents of each call in `shown` before these steps.
+        """
+        frame = self._running.start_frame() if shown else None
+        self.step = next(stop for stop in self._stops if stop >= self.step + num_steps)
+        self._running.advance(self.step)
+        if frame is None:
+            return {}
+        steps = self._read_frame(self._running.read_frame(frame))
+        return {n: [states.from_frame(x) for x in steps[self._rows[n]]] for n in shown}
 
-    def states(self, index: int) -> list[SamplingStep]:
-        """Return the documents of a call before the next step."""
-        if self._batch is None:
-            return []
-        layout = self._generator.system.layout
-        count = len(self._batch.documents)
-        views = from_samples.build_views(layout, self._batch.trajectory, [""] * count, [""] * count)
-        return [states.from_frame(view.frames[self.step]) for view in views[self._rows(index)]]
+    def results(self) -> list[CallResult]:
+        """Return the finished documents of each call."""
+        batch = self._running.finish([])
+        names = [""] * len(batch.documents)
+        views = from_samples.build_views(self._layout, batch.trajectory, names, names)
+        results = []
+        for call, rows in zip(self._calls, self._rows, strict=True):
+            documents = [self._to_public(call, batch, n) for n in range(rows.start, rows.stop)]
+            frames = [view.frames[-1] for view in views[rows]]
+            results.append(CallResult(documents, batch.nfe, frames))
+        return results
 
-    def results(self) -> list[list[Document]]:
-        """Return the finished documents of each call; of an edit, an `EditResult`."""
-        return [self._to_documents(n) for n in range(len(self._calls))]
+    def _read_frame(self, frame: Frame) -> list[trajectory.Frame]:
+        names, path = [""] * self._rows[-1].stop, stack_frames([frame])
+        views = from_samples.build_views(self._layout, path, names, names, self._running.end_time)
+        return [view.frames[0] for view in views]
 
-    def _rows(self, index: int) -> slice:
-        first = sum(call.num_documents for call in self._calls[:index])
-        return slice(first, first + self._calls[index].num_documents)
-
-    def _to_documents(self, index: int) -> list[Document]:
-        call, rows, batch = self._calls[index], self._rows(index), self._batch
-        pairs = zip(batch.documents[rows], batch.truncated[rows], strict=True)
+    def _to_public(self, call: Call, batch: generation.GeneratedBatch, row: int) -> Document:
+        after, cut = batch.documents[row], batch.truncated[row]
         if not call.plan.is_edit:
-            return [Document(to_public(x.parts), batch.nfe, cut) for x, cut in pairs]
-        layout = self._generator.system.layout
-        return [
-            EditResult(
-                to_public(after.parts),
-                batch.nfe,
-                cut,
-                tuple(generation.diff_documents(layout, call.document, after)),
-            )
-            for after, cut in pairs
-        ]
+            return Document(to_public(after.parts), batch.nfe, cut)
+        changes = generation.diff_documents(self._layout, call.document, after)
+        return EditResult(to_public(after.parts), batch.nfe, cut, tuple(changes))

@@ -13,7 +13,6 @@ from etils import epath
 from oneflow_jax import evaluate
 from oneflow_jax import generate as generation
 from oneflow_jax.api import options as options_lib
-from oneflow_jax.api import state as states
 from oneflow_jax.api.batch import BatchRun
 from oneflow_jax.api.call import Call
 from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, to_public
@@ -25,11 +24,10 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
-from oneflow_jax.runtime import compilation_cache, run_lock, storage, workdir
+from oneflow_jax.runtime import compilation_cache, padding, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.viewer import from_samples
 
 ALL_DEVICES_MESH = {"data": -1, "fsdp": 1, "tensor": 1}
 
@@ -79,7 +77,7 @@ class Model:
     """A trained model that fills the gaps of documents and edits finished documents.
 
     A call compiles a program for the solver, the number of steps, whether guidance is used, the
-    number of documents per device (rounded up to 1, 4, 6, 8, 12, ...) and their length (rounded up
+    number of documents per device (rounded up to 2, 4, 6, 8, 12, ...) and their length (rounded up
     to 32, 48, 64, 96, ... slots). Later calls reuse the program, for any prompts, seed, guidance
     scales, temperature, top-p, top-k, remasking probability, times and start of an edit.
     """
@@ -162,29 +160,30 @@ class Model:
             UserError: the document has gaps, an option is invalid, or the model does not support
                 editing.
         """
-        before = self._to_internal(document)
-        config = options_lib.apply_options(self._system.config, options, start)
-        (batch,) = self._generate_batches([before], config, edit=True)
-        (after,) = batch.documents
-        changes = generation.diff_documents(self._system.layout, before, after)
-        return EditResult(to_public(after.parts), batch.nfe, batch.truncated[0], tuple(changes))
+        run = self.start_batch([self.prepare_edit(document, start=start, **options)])
+        while not run.is_done:
+            run.advance(num_steps=run.num_steps)
+        return run.results()[0].documents[0]
 
     def stream(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> Iterator[SamplingStep]:
-        """Fill the gaps of one prompt and yield every sampling step; the last step has the result.
+        """Fill the gaps of one prompt and yield each step while sampling runs, then the result.
 
-        All steps run on the device as one program, so `stream` yields the first step only after the
-        last step is computed. The steps show how the document was generated, but `stream` is not
-        faster than `generate`. The document of the last step is the document that `generate`
-        returns for the same options.
+        Each yielded step except the last shows the document before a step of the sampler, with the
+        prediction of this step, which takes one more forward pass. The document of the last one is
+        the document that `generate` returns for the same options.
 
         Raises:
             UserError: the prompt or an option is invalid; raised by the call itself, before the
                 first step is requested.
         """
-        config = options_lib.apply_options(self._system.config, options)
-        document = self._to_internal(prompt)
-        generation.prompt_row(self._system.layout, document, edit=False)
-        return self._iter_steps(self._generate_batches([document], config, return_trajectory=True))
+        return self._iter_steps(self.prepare_generate(prompt, **options))
+
+    def _iter_steps(self, call: Call) -> Iterator[SamplingStep]:
+        run = self.start_batch([call])
+        while not run.is_done:
+            (step,) = run.advance([0])[0]
+            yield step
+        yield from run.results()[0].last_steps
 
     def prepare_generate(
         self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]
@@ -210,7 +209,7 @@ class Model:
         config = options_lib.apply_options(self._system.config, options, start)
         return self._prepare(self._to_internal(document), 1, config, edit=True)
 
-    def start_batch(self, calls: Sequence[Call], max_rows: int) -> BatchRun:
+    def start_batch(self, calls: Sequence[Call], max_rows: int | None = None) -> BatchRun:
         """Start a batch of calls with equal values of `Call.batch_key`.
 
         Each call generates the documents that it generates alone.
@@ -218,9 +217,10 @@ class Model:
         Args:
             calls: calls of this model, from `prepare_generate` or `prepare_edit`.
             max_rows: maximum number of rows of the batch; the calls must have at most this many
-                documents.
+                documents. None means `evaluation.batch_size`.
         """
-        return BatchRun(self._generator, calls, max_rows)
+        most = self._system.config.evaluation.batch_size if max_rows is None else max_rows
+        return BatchRun(self._generator, calls, most)
 
     def _prepare(
         self,
@@ -230,7 +230,7 @@ class Model:
         *,
         edit: bool,
     ) -> Call:
-        plan = self._make_plan(config, edit=edit, return_trajectory=True)
+        plan = self._make_plan(config, edit=edit)
         length = self._generator.row_length([document], edit=edit)
         return Call(document, samples, plan, config.sampling.seed, length)
 
@@ -244,13 +244,6 @@ class Model:
         """
         document = to_internal(prompt, self._system.layout.codec.pixels)
         return spelling.list_warnings(self._system.layout.vocab, document)
-
-    def _iter_steps(self, batches: Iterator[generation.GeneratedBatch]) -> Iterator[SamplingStep]:
-        (batch,) = batches
-        (view,) = from_samples.build_views(self._system.layout, batch.trajectory, [""], [""])
-        for frame in view.frames[:-1]:
-            yield states.from_frame(frame)
-        yield states.from_frame(view.frames[-1], _to_documents(batch)[0])
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
         document = to_internal(prompt, self._system.layout.codec.pixels)
@@ -271,25 +264,18 @@ class Model:
         self,
         documents: Sequence[inner.Document],
         config: ml_collections.ConfigDict,
-        *,
-        edit: bool = False,
-        return_trajectory: bool = False,
     ) -> Iterator[generation.GeneratedBatch]:
         """Check the sampling plan, and return an iterator that generates each batch on demand."""
-        plan = self._make_plan(config, edit=edit, return_trajectory=return_trajectory)
-        batch = generation.padded_batch_size(
+        plan = self._make_plan(config, edit=False)
+        batch = padding.padded_batch_size(
             self._system.mesh, len(documents), config.evaluation.batch_size
         )
         return self._generator(documents, plan, seed=config.sampling.seed, batch=batch)
 
-    def _make_plan(
-        self, config: ml_collections.ConfigDict, *, edit: bool, return_trajectory: bool
-    ) -> SamplingPlan:
+    def _make_plan(self, config: ml_collections.ConfigDict, *, edit: bool) -> SamplingPlan:
         grid_name = config.sampling.time_grid
         grid = self._learned_grid if grid_name == sampling.LEARNED_GRID else grid_name
-        return sampling.sampling_plan(
-            config, self._system.paradigm, grid, edit=edit, return_trajectory=return_trajectory
-        )
+        return sampling.sampling_plan(config, self._system.paradigm, grid, edit=edit)
 
     @functools.cached_property
     def _names(self) -> tuple[str, ...]:

@@ -38,7 +38,6 @@ def sampling_plan(
     grid_spec: time_grids.GridSpec,
     *,
     edit: bool = False,
-    return_trajectory: bool = True,
 ) -> SamplingPlan:
     """Build the configured plan for sampling.
 
@@ -47,14 +46,11 @@ def sampling_plan(
         paradigm: the paradigm that samples.
         grid_spec: the time grid.
         edit: whether to edit a document instead of starting from noise.
-        return_trajectory: whether sampling with the plan returns the samples of all steps.
 
     Raises:
         UserError: a value is wrong or not supported by this paradigm.
     """
-    plan = _make_plan(
-        config, config.sampling.steps, grid_spec, edit=edit, return_trajectory=return_trajectory
-    )
+    plan = _make_plan(config, config.sampling.steps, grid_spec, edit=edit)
     paradigm.validate(plan)
     return plan
 
@@ -83,7 +79,7 @@ def eval_plan(
         UserError: a single step takes more forward passes than `nfe`, or a value is wrong.
     """
     for steps in range(nfe, 0, -1):
-        plan = _make_plan(config, steps, grid_spec, edit=edit, return_trajectory=False)
+        plan = _make_plan(config, steps, grid_spec, edit=edit)
         if paradigm.nfe(plan) <= nfe:
             paradigm.validate(plan)
             return plan
@@ -102,7 +98,6 @@ def _make_plan(
     grid_spec: time_grids.GridSpec,
     *,
     edit: bool,
-    return_trajectory: bool,
 ) -> SamplingPlan:
     options = config.sampling
     return SamplingPlan(
@@ -116,5 +111,4 @@ def _make_plan(
             unmask_order=options.unmask_order,
             remask_prob=float(options.remask_prob),
         ),
-        return_trajectory=return_trajectory,
     )

@@ -1,6 +1,5 @@
 """Records timelines: the forward passes at which each part of a document starts and ends."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -26,7 +25,7 @@ def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) ->
     seconds = time.monotonic() - began
     if system.layout.has_markers:
         return Timeline(sample.nfe, seconds, list(_autoregressive_bars(system.layout, sample)))
-    (moved,) = generator(task.prompts[:1], dataclasses.replace(plan, return_trajectory=True), **run)
+    (moved,) = generator(task.prompts[:1], plan, **run, record=True)
     (view,) = from_samples.build_views(system.layout, moved.trajectory, [""], [""])
     return Timeline(sample.nfe, seconds, list(_concurrent_bars(view, sample.nfe)))
 

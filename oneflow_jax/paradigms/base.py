@@ -12,7 +12,8 @@ from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows.training_objective import TrainingObjective
 from oneflow_jax.samplers import guidance, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
+from oneflow_jax.samplers.base import SamplingPlan
+from oneflow_jax.samplers.steps import Sampler
 from oneflow_jax.shapes import Array, Key, Sums
 
 
@@ -66,7 +67,7 @@ class Paradigm(TrainingObjective, Protocol):
     """Corruption, loss and sampler of one family of models.
 
     `TrainingObjective` has the members for training: `weights`, `at_shared_time`, `counts`,
-    `corrupt` and `loss`. These methods work on one row, `sample` on a batch.
+    `corrupt` and `loss`. These methods work on one row, `sampler` on a batch.
     """
 
     @property
@@ -93,21 +94,21 @@ class Paradigm(TrainingObjective, Protocol):
         """
 
     def nfe(self, plan: SamplingPlan) -> int:
-        """Return the number of forward passes (NFE) that `sample` will take for one batch.
+        """Return the number of forward passes (NFE) that sampling takes for one batch.
 
         The result is 0 if the plan does not determine the NFE. `SampleOutput.nfe` is the number of
         passes that sampling actually took.
         """
 
-    def sample(
+    def sampler(
         self,
         apply: guidance.ApplyFn,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: SamplingPlan,
-    ) -> SampleOutput:
-        """Generate all slots that are not given, in all rows at once.
+    ) -> Sampler:
+        """Return the sampler that generates all slots that are not given, in all rows at once.
 
         `keys` has one PRNG key per row.
         """

@@ -23,7 +23,7 @@ from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, M
 from oneflow_jax.flows import losses, next_token, tasks
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ar_guidance, ar_images, autoregressive, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
+from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 LOSS_TERMS = ("text", "image", "z_loss")
@@ -123,14 +123,14 @@ class Chameleon:
         del plan
         return 0
 
-    def sample(
+    def sampler(
         self,
         apply: ar_guidance.CachedModel,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: SamplingPlan,
-    ) -> SampleOutput:
+    ) -> autoregressive.ARSampler:
         """Generate documents token by token until all are finished."""
         guidance = ar_guidance.ARGuidance(
             plan.image_guidance_scale, self.token_space.image_token_id
@@ -138,4 +138,6 @@ class Chameleon:
         codes = ar_images.TokenImageSampler(
             self.token_space.vocab_size, self.code_id_range, plan.token_sampling, guidance
         )
-        return autoregressive.ARSampler(self.token_space, codes, plan)(apply, table, keys, canvas)
+        return autoregressive.make_sampler(
+            self.token_space, codes, plan.token_sampling, apply, table, keys, canvas
+        )

@@ -46,7 +46,8 @@ from oneflow_jax.flows import (
 )
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import edit, guidance, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, euler_nfe
+from oneflow_jax.samplers.base import SamplingPlan, euler_nfe
+from oneflow_jax.samplers.steps import StepSampler
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 LOSS_TERMS = ("insert_token", "insert_count", "insert_zero", "edit_op", "substitute", "image")
@@ -248,16 +249,16 @@ class EditFlow:
         """
         return euler_nfe(plan)
 
-    def sample(
+    def sampler(
         self,
         apply: guidance.ApplyFn,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: SamplingPlan,
-    ) -> SampleOutput:
+    ) -> StepSampler:
         """Insert into the prompts, or edit documents, until text and all images are at t=1."""
         sampler = edit.EditSampler(
             self.token_space, self.image_prediction, self.condition_on_text_time, plan
         )
-        return sampler(apply, table, keys, canvas)
+        return sampler.bind(apply, table, keys, canvas)

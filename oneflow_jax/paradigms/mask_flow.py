@@ -25,7 +25,15 @@ from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, N
 from oneflow_jax.flows import gaussian, losses, masking, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import guidance, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, euler_nfe, make_output
+from oneflow_jax.samplers.base import (
+    Frame,
+    SampleOutput,
+    SamplingPlan,
+    euler_nfe,
+    finished_frame,
+    make_output,
+)
+from oneflow_jax.samplers.steps import StepSampler
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -158,21 +166,20 @@ class MaskFlow:
         """Return the NFE: one pass per step, and one more for each guidance scale other than 1."""
         return euler_nfe(plan)
 
-    def sample(
+    def sampler(
         self,
         apply: guidance.ApplyFn,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: SamplingPlan,
-    ) -> SampleOutput:
+    ) -> StepSampler:
         """Unmask tokens and move patches from noise to data, all at the same time t.
 
         Editing is a plan that starts above t=0: it first masks a part of the document's tokens, and
         interpolates its patches with noise.
         """
         times = jnp.append(jnp.asarray(plan.schedule.times, jnp.float32), 1.0)
-        steps = jnp.arange(len(plan.schedule.times))
         key_noise, key_kept, key_steps = jnp.moveaxis(
             jax.vmap(functools.partial(jax.random.split, num=3))(keys), 1, 0
         )
@@ -185,28 +192,46 @@ class MaskFlow:
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
-        def step(state: NoisyState, interval: Interval) -> tuple[NoisyState, NoisyState | None]:
-            time = jnp.where(canvas.to_generate, interval.t, 1.0)
+        def predict(
+            t: Float[Array, ""], state: NoisyState
+        ) -> tuple[Float[Array, "B L V"], Float[Array, "B L C"]]:
+            """Return the logits of the tokens and the x1 prediction of the patches."""
+            time = jnp.where(canvas.to_generate, t, 1.0)
             outputs = apply(_make_noisy_canvas(canvas, state, time, table))
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, interval.step)
-            read = functools.partial(self._unmask_tokens, plan.token_sampling, interval)
-            ids, hidden = jax.vmap(read)(step_keys, outputs["text_logits"], state, canvas)
             x1_hat = self.image_prediction.to_x1(outputs["image"], state.latents, time)
-            x1_hat = jnp.where(
-                (canvas.to_generate & canvas.is_image)[..., None], x1_hat, canvas.latents
-            )
-            until = jnp.where(canvas.to_generate, interval.s, 1.0)
-            latents = gaussian.euler_step(state.latents, x1_hat, time, until)
-            return NoisyState(ids, hidden, latents), (
-                state,
-                x1_hat,
-            ) if plan.return_trajectory else None
+            is_free = (canvas.to_generate & canvas.is_image)[..., None]
+            return outputs["text_logits"], jnp.where(is_free, x1_hat, canvas.latents)
 
-        start = self._init_state(key_kept, noise, canvas, times[0])
-        last, path = jax.lax.scan(step, start, Interval(steps, times[:-1], times[1:]))
-        done = canvas.replace(ids=last.ids, latents=last.latents)
-        moments = _make_trajectory(done, path, last, times) if path else None
-        return make_output(done, moments, self.nfe(plan))
+        def step(number: Int[Array, ""], state: NoisyState) -> NoisyState:
+            interval = Interval(number, times[number], times[number + 1])
+            logits, x1_hat = predict(interval.t, state)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, number)
+            read = functools.partial(self._unmask_tokens, plan.token_sampling, interval)
+            ids, hidden = jax.vmap(read)(step_keys, logits, state, canvas)
+            time, until = (jnp.where(canvas.to_generate, t, 1.0) for t in (interval.t, interval.s))
+            return NoisyState(ids, hidden, gaussian.euler_step(state.latents, x1_hat, time, until))
+
+        def make_frame(number: Int[Array, ""], state: NoisyState) -> Frame:
+            _, x1_hat = predict(times[number], state)
+            return Frame(
+                canvas=canvas.replace(ids=state.ids, latents=state.latents),
+                time=jnp.where(canvas.to_generate, times[number], 1.0),
+                confidence=jnp.where(state.masked, 0.0, 1.0),
+                x1_hat=x1_hat,
+                run_time=times[number],
+            )
+
+        def finish(_: Int[Array, ""], state: NoisyState) -> SampleOutput:
+            done = canvas.replace(ids=state.ids, latents=state.latents)
+            return make_output(finished_frame(done, 1.0), self.nfe(plan))
+
+        return StepSampler(
+            num_steps=len(plan.schedule.times),
+            init=lambda: self._init_state(key_kept, noise, canvas, times[0]),
+            step=step,
+            make_frame=make_frame,
+            make_output=finish,
+        )
 
     def _init_state(
         self,
@@ -255,22 +280,3 @@ def _make_noisy_canvas(
     text = jnp.where(state.masked, 0.0, 1.0)
     time = jnp.where(canvas.is_text, text, time)
     return canvases.noisy_canvas(canvas, embeds, state.latents, time)
-
-
-def _make_trajectory(
-    final_canvas: Canvas,
-    path: tuple[NoisyState, Float[Array, "S B L C"]],
-    final_state: NoisyState,
-    times: Float[Array, "T"],
-) -> Trajectory:
-    """Collect the states before each step, and append the sample at t=1."""
-    states, guesses = path
-    states = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), states, final_state)
-    canvas = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), final_canvas)
-    return Trajectory(
-        canvas=canvas.replace(ids=states.ids, latents=states.latents),
-        time=jnp.where(final_canvas.to_generate, times[:, None, None], 1.0),
-        confidence=jnp.where(states.masked, 0.0, 1.0),
-        x1_hat=jnp.concatenate([guesses, final_state.latents[None]]),
-        run_times=times,
-    )

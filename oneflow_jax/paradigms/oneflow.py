@@ -31,9 +31,10 @@ from oneflow_jax.flows import (
     token_embeddings,
 )
 from oneflow_jax.paradigms import base, objectives
-from oneflow_jax.samplers import guidance, ode, solve, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, make_output
-from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
+from oneflow_jax.samplers import guidance, solve, token_sampling
+from oneflow_jax.samplers.base import Frame, SampleOutput, SamplingPlan, make_output
+from oneflow_jax.samplers.steps import StepSampler
+from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree, Sums
 
 
 @flax.struct.dataclass
@@ -188,14 +189,14 @@ class OneFlow:
             plan.image_guidance_scale, plan.text_guidance_scale
         )
 
-    def sample(
+    def sampler(
         self,
         apply: guidance.ApplyFn,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: SamplingPlan,
-    ) -> SampleOutput:
+    ) -> StepSampler:
         """Move all slots that are not given from noise to data; text is ahead by `text_lead`.
 
         Given slots stay at t=1. Editing is a plan that starts above t=0: the slots to generate then
@@ -213,41 +214,67 @@ class OneFlow:
             placeholders=(noise.embeds, noise.latents),
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
-
-        def predict(t: Float[Array, ""], end: Float[Array, ""], state: FlowState) -> Prediction:
-            view = self._make_noisy_canvas(canvas, t, end, state)
-            outputs = apply(view)
-            text = outputs[self.objective.head.name]
-            embeds, logits = self.objective.to_x1(text, view.embeds, view.time, table)
-            ids, confidence = token_embeddings.greedy_decode(logits)
-            latents = self.image_prediction.to_x1(outputs["image"], view.latents, view.time)
-            clean = FlowState(embeds=self.text_lead * embeds, latents=latents)
-            clean = _select(canvas.to_generate, clean, content)
-            ids = jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids)
-            confidence = jnp.where(canvas.is_given, 1.0, confidence)
-            return Prediction(x1_hat=clean, ids=ids, confidence=confidence)
+        predict = functools.partial(self._predict, apply, table, canvas, content)
+        times = jnp.asarray(plan.schedule.times, jnp.float32)
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
             return interpolate(fresh, clean, _document_times(canvas, s))
 
-        first = jnp.float32(plan.schedule.times[0])
-        start = interpolate(noise, content, _document_times(canvas, first))
         # For given slots, `predict` returns their own content, so the solver does not change them.
-        solution = solve.solve(
-            lambda t, end, state: predict(t, end, state).x1_hat,
-            corrupt,
-            start,
-            plan.schedule,
-            plan.return_trajectory,
+        stepper = solve.make_stepper(
+            lambda t, end, state: predict(t, end, state).x1_hat, corrupt, plan.schedule
         )
-        t = solution.times[-1]
-        last = predict(t, solve.last_prediction_end(plan.schedule, t), solution.final)
-        if not plan.return_trajectory:
-            return make_output(_fill(canvas, last), None, self.nfe(plan))
-        path = jax.lax.map(lambda x: predict(x[0], *x), (solution.times, solution.trajectory))
-        trajectory = self._make_trajectory(canvas, solution, path, last)
-        return make_output(_fill(canvas, last), trajectory, self.nfe(plan))
+
+        def make_frame(step: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> Frame:
+            t, (state, _) = times[step], carry
+            made = predict(t, solve.last_prediction_end(plan.schedule, t), state)
+            return Frame(
+                canvas=canvas.replace(ids=made.ids, latents=state.latents),
+                time=self._slot_times(canvas, t),
+                confidence=made.confidence,
+                x1_hat=made.x1_hat.latents,
+                run_time=t,
+            )
+
+        def finish(_: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> SampleOutput:
+            return make_output(
+                _last_frame(canvas, make_frame(jnp.int32(len(times) - 1), carry)), self.nfe(plan)
+            )
+
+        return StepSampler(
+            num_steps=len(times),
+            init=lambda: stepper.init(
+                interpolate(noise, content, _document_times(canvas, times[0]))
+            ),
+            step=stepper.step,
+            make_frame=make_frame,
+            make_output=finish,
+            last_in_output=True,
+        )
+
+    def _predict(
+        self,
+        apply: guidance.ApplyFn,
+        table: EmbeddingTable,
+        canvas: Canvas,
+        content: FlowState,
+        t: Float[Array, ""],
+        end: Float[Array, ""],
+        state: FlowState,
+    ) -> Prediction:
+        view = self._make_noisy_canvas(canvas, t, end, state)
+        outputs = apply(view)
+        text = outputs[self.objective.head.name]
+        embeds, logits = self.objective.to_x1(text, view.embeds, view.time, table)
+        ids, confidence = token_embeddings.greedy_decode(logits)
+        latents = self.image_prediction.to_x1(outputs["image"], view.latents, view.time)
+        clean = FlowState(embeds=self.text_lead * embeds, latents=latents)
+        return Prediction(
+            x1_hat=_select(canvas.to_generate, clean, content),
+            ids=jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids),
+            confidence=jnp.where(canvas.is_given, 1.0, confidence),
+        )
 
     def _make_noisy_canvas(
         self, canvas: Canvas, t: Float[Array, ""], end: Float[Array, ""], state: FlowState
@@ -271,31 +298,6 @@ class OneFlow:
             latents=jax.random.normal(key_image, canvas.latents.shape),
         )
 
-    def _make_trajectory(
-        self,
-        canvas: Canvas,
-        solution: ode.Solution,
-        path_predictions: Prediction,
-        final: Prediction,
-    ) -> Trajectory:
-        """Collect the states and predictions of the path, and append the sample at t=1."""
-
-        def close(path: Array, end: Array) -> Array:
-            return jnp.concatenate([path, end[None]])
-
-        times = close(solution.times, jnp.float32(1.0))
-        path = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.shape[0], *x.shape)), canvas)
-        return Trajectory(
-            canvas=path.replace(
-                ids=close(path_predictions.ids, final.ids),
-                latents=close(solution.trajectory.latents, final.x1_hat.latents),
-            ),
-            time=jax.vmap(functools.partial(self._slot_times, canvas))(times),
-            confidence=close(path_predictions.confidence, final.confidence),
-            x1_hat=close(path_predictions.x1_hat.latents, final.x1_hat.latents),
-            run_times=times,
-        )
-
 
 def interpolate(x0: FlowState, x1: FlowState, time: Float[Array, "*b L"]) -> FlowState:
     """Interpolate text and images between noise and data, with a time for each slot."""
@@ -310,8 +312,11 @@ def _select(mask: Bool[Array, "*b L"], on_true: FlowState, on_false: FlowState) 
     return jax.tree.map(lambda x, y: jnp.where(mask[..., None], x, y), on_true, on_false)
 
 
-def _fill(canvas: Canvas, last: Prediction) -> Canvas:
-    """Return the canvas with the content of the last prediction."""
-    image = canvas.to_generate & canvas.is_image
-    latents = jnp.where(image[..., None], last.x1_hat.latents, canvas.latents)
-    return canvas.replace(ids=last.ids, latents=latents)
+def _last_frame(canvas: Canvas, last: Frame) -> Frame:
+    """Return the frame at t=1, whose images are the x1 prediction of the last step."""
+    image = (canvas.to_generate & canvas.is_image)[..., None]
+    return last.replace(
+        canvas=last.canvas.replace(latents=jnp.where(image, last.x1_hat, canvas.latents)),
+        time=jnp.ones(canvas.ids.shape),
+        run_time=jnp.float32(1.0),
+    )

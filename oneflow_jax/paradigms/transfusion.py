@@ -27,7 +27,7 @@ from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, N
 from oneflow_jax.flows import gaussian, losses, next_token, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
 from oneflow_jax.samplers import ar_guidance, ar_images, autoregressive, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan
+from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, Sums
 
 
@@ -169,17 +169,23 @@ class Transfusion:
         """
         return self._make_image_sampler(plan).nfe(self.token_space.patches_per_image) - 1
 
-    def sample(
+    def sampler(
         self,
         apply: ar_guidance.CachedModel,
         table: EmbeddingTable,
         keys: Key[Array, "B"],
         canvas: Canvas,
         plan: SamplingPlan,
-    ) -> SampleOutput:
+    ) -> autoregressive.ARSampler:
         """Generate documents token by token until all are finished."""
-        return autoregressive.ARSampler(self.token_space, self._make_image_sampler(plan), plan)(
-            apply, table, keys, canvas
+        return autoregressive.make_sampler(
+            self.token_space,
+            self._make_image_sampler(plan),
+            plan.token_sampling,
+            apply,
+            table,
+            keys,
+            canvas,
         )
 
     def _make_image_sampler(self, plan: SamplingPlan) -> ar_images.FlowImageSampler:

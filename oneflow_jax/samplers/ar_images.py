@@ -131,7 +131,8 @@ class FlowImageSampler:
             fresh = draw(solve.step_keys(keys, step))
             return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
-        solution = solve.solve(predict_x1, corrupt, draw(keys), self.schedule)
+        stepper = solve.make_stepper(predict_x1, corrupt, self.schedule)
+        solution = ode.solve(stepper, draw(keys), self.schedule.times)
         last = solution.times[-1]
         latents = jnp.where(read, source.latents, predict_x1(last, last, solution.final))
         outputs, after = network.decode(context.view.replace(latents=latents), context.cache)

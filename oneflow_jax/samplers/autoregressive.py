@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from oneflow_jax.canvas import Canvas, EmbeddingTable
 from oneflow_jax.samplers import ar_guidance, ar_images, ar_state, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, empty_trajectory
+from oneflow_jax.samplers.base import Frame, SampleOutput, finished_frame
+from oneflow_jax.samplers.steps import Progress
 from oneflow_jax.shapes import Array, Bool, Int, Key
 
 MAX_FRAMES = 64
@@ -25,21 +26,19 @@ MAX_FRAMES = 64
 
 
 @flax.struct.dataclass
-class LoopState:
-    """Loop state: step number, NFE so far, documents, and recorded trajectory."""
+class WrittenDocuments:
+    """The state of the sampler: NFE so far, and documents."""
 
-    step: Int[Array, ""]
     nfe: Int[Array, ""]
     decode_state: ar_state.DecodeState
-    trajectory: Trajectory | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WriteLoop:
-    """The loop over the steps of one batch.
+class ARSampler:
+    """The steps of one batch.
 
     Attributes:
-        program: the steps of decoding.
+        program: the steps of decoding, with the network and the prompts.
         nfe_per_image: NFE of a step that generates images.
     """
 
@@ -47,117 +46,108 @@ class WriteLoop:
     nfe_per_image: int
 
     @property
-    def max_steps(self) -> int:
+    def num_steps(self) -> int:
         """Maximum number of steps: more than any document needs."""
         return 2 * self.program.max_length
 
-    def run(self, start: LoopState) -> LoopState:
-        """Run steps until all rows are finished."""
-        end = jax.lax.while_loop(
-            lambda p: self._can_continue(p, ~self.program.is_done(p.decode_state)),
-            self._write_tokens_then_images,
-            start,
+    def start(self) -> Progress:
+        """Process the prompts up to their first gaps."""
+        state = WrittenDocuments(jnp.int32(1), self.program.prefill())
+        first = MAX_FRAMES // 2
+        stride = -(-self.num_steps // (first - 1))
+        frame_steps = (*range(first), *range(-(-first // stride) * stride, self.num_steps, stride))
+        start = Progress(
+            step=jnp.int32(0),
+            is_done=jnp.bool_(False),
+            state=state,
+            frame_steps=frame_steps,
+            num_steps=self.num_steps,
+            end_time=float(self.num_steps),
         )
-        return end.replace(trajectory=end.trajectory and self._finish(end))
+        return start.replace(is_done=self._is_done(start))
 
-    def _write_tokens_then_images(self, progress: LoopState) -> LoopState:
-        # Write tokens in a loop of their own: one loop with a `cond` between token and image would
-        # copy the decoding state for every token.
-        progress = jax.lax.while_loop(
-            lambda p: self._can_continue(p, self._next_tokens(p)), self._write_token, progress
-        )
-        return jax.lax.cond(
-            self._can_continue(progress, self._next_images(progress)),
-            self._generate_images,
-            lambda p: p,
+    def advance(self, progress: Progress, stop: Int[Array, ""] | int) -> Progress:
+        """Write tokens and images until `stop` steps are taken, or all rows are finished."""
+
+        def can_continue(progress: Progress, rows: Bool[Array, "B"]) -> Bool[Array, ""]:
+            return jnp.any(rows) & (progress.step < jnp.minimum(stop, self.num_steps))
+
+        def write_tokens_then_images(progress: Progress) -> Progress:
+            # Write tokens in a loop of their own: one loop with a `cond` between token and image
+            # would copy the decoding state for every token.
+            progress = jax.lax.while_loop(
+                lambda p: can_continue(p, self._next_tokens(p)), self._write_token, progress
+            )
+            return jax.lax.cond(
+                can_continue(progress, self._next_images(progress)),
+                self._generate_images,
+                lambda p: p,
+                progress,
+            )
+
+        end = jax.lax.while_loop(
+            lambda p: can_continue(p, ~self.program.is_done(p.state.decode_state)),
+            write_tokens_then_images,
             progress,
         )
+        return end.replace(is_done=self._is_done(end))
 
-    def _write_token(self, progress: LoopState) -> LoopState:
-        rows = self._next_tokens(progress)
-        return self._advance(progress, self.program.decode_token(progress.decode_state, rows), 1)
+    def frame(self, progress: Progress) -> Frame:
+        """Return the documents as far as they are written."""
+        canvas = progress.state.decode_state.canvas
+        return finished_frame(canvas, progress.step.astype(jnp.float32))
 
-    def _generate_images(self, progress: LoopState) -> LoopState:
-        rows = self._next_images(progress)
-        written = self.program.generate_image(progress.decode_state, rows)
-        return self._advance(progress, written, self.nfe_per_image)
+    def finish(self, progress: Progress) -> SampleOutput:
+        """Return the finished documents."""
+        state = progress.state.decode_state
+        return SampleOutput(state.canvas, self.frame(progress), progress.state.nfe, state.truncated)
 
-    def _next_images(self, progress: LoopState) -> Bool[Array, "B"]:
-        return self.program.is_image_next(progress.decode_state)
+    def _is_done(self, progress: Progress) -> Bool[Array, ""]:
+        finished = jnp.all(self.program.is_done(progress.state.decode_state))
+        return finished | (progress.step >= self.num_steps)
 
-    def _next_tokens(self, progress: LoopState) -> Bool[Array, "B"]:
-        return ~self.program.is_done(progress.decode_state) & ~self._next_images(progress)
+    def _write_token(self, progress: Progress) -> Progress:
+        rows, state = self._next_tokens(progress), progress.state.decode_state
+        return self._take_step(progress, self.program.decode_token(state, rows), 1)
 
-    def _can_continue(self, progress: LoopState, rows: Bool[Array, "B"]) -> Bool[Array, ""]:
-        return jnp.any(rows) & (progress.step < self.max_steps)
+    def _generate_images(self, progress: Progress) -> Progress:
+        rows, state = self._next_images(progress), progress.state.decode_state
+        written = self.program.generate_image(state, rows)
+        return self._take_step(progress, written, self.nfe_per_image)
 
-    def _advance(self, progress: LoopState, written: ar_state.DecodeState, nfe: int) -> LoopState:
-        trajectory = progress.trajectory
-        if trajectory is not None:
-            trajectory = self._record(trajectory, progress.step, progress.decode_state)
-        return LoopState(progress.step + 1, progress.nfe + nfe, written, trajectory)
+    def _take_step(self, progress: Progress, written: ar_state.DecodeState, nfe: int) -> Progress:
+        state = WrittenDocuments(progress.state.nfe + nfe, written)
+        return progress.replace(step=progress.step + 1, state=state)
 
-    def _record(
-        self, trajectory: Trajectory, step: Int[Array, ""], state: ar_state.DecodeState
-    ) -> Trajectory:
-        """Record the state before this step if the step is one of the `MAX_FRAMES` recorded."""
-        first = MAX_FRAMES // 2
-        stride = -(-self.max_steps // (first - 1))
-        later = jnp.where(step % stride == 0, first + step // stride, MAX_FRAMES)
-        at = jnp.where(step < first, step, later)
-        at = jnp.where(step == self.max_steps, MAX_FRAMES - 1, at)
+    def _next_images(self, progress: Progress) -> Bool[Array, "B"]:
+        return self.program.is_image_next(progress.state.decode_state)
 
-        def keep(path: Array, x: Array) -> Array:
-            return path.at[at].set(x, mode="drop")
-
-        return trajectory.replace(
-            canvas=jax.tree.map(keep, trajectory.canvas, state.canvas),
-            x1_hat=keep(trajectory.x1_hat, state.canvas.latents),
-            run_times=keep(trajectory.run_times, step.astype(jnp.float32)),
-        )
-
-    def _finish(self, end: LoopState) -> Trajectory:
-        """Add the finished document as the last frame, and convert step numbers to times."""
-        trajectory = self._record(end.trajectory, jnp.int32(self.max_steps), end.decode_state)
-        # The last frame was recorded as step `max_steps`; clip it to the number of steps taken.
-        share = jnp.minimum(trajectory.run_times, end.step) / jnp.maximum(end.step, 1)
-        return trajectory.replace(run_times=jnp.where(trajectory.run_times < 0, -1.0, share))
+    def _next_tokens(self, progress: Progress) -> Bool[Array, "B"]:
+        unfinished = ~self.program.is_done(progress.state.decode_state)
+        return unfinished & ~self._next_images(progress)
 
 
-@dataclasses.dataclass(frozen=True)
-class ARSampler:
-    """Sampler of autoregressive paradigms.
+def make_sampler(
+    token_space: token_sampling.TokenSpace,
+    image_sampler: ar_images.ImageSampler,
+    choice: token_sampling.TokenSampling,
+    network: ar_guidance.CachedModel,
+    table: EmbeddingTable,
+    keys: Key[Array, "B"],
+    prompt: Canvas,
+) -> ARSampler:
+    """Return the sampler of a batch.
 
-    Attributes:
+    Args:
         token_space: token ids that may be sampled.
         image_sampler: sampler of images.
-        plan: sampling plan; the sampler uses its `token_sampling` and `return_trajectory`.
+        choice: sampling parameters of text tokens.
+        network: network with a KV cache.
+        table: token embeddings.
+        keys: one PRNG key per row.
+        prompt: documents with gaps, starting at the first slot of each row.
     """
-
-    token_space: token_sampling.TokenSpace
-    image_sampler: ar_images.ImageSampler
-    plan: SamplingPlan
-
-    def __call__(
-        self,
-        network: ar_guidance.CachedModel,
-        table: EmbeddingTable,
-        keys: Key[Array, "B"],
-        prompt: Canvas,
-    ) -> SampleOutput:
-        """Generate the documents of a batch, with one PRNG key per row."""
-        program = ar_state.DecodeProgram(
-            self.token_space,
-            self.image_sampler,
-            self.plan.token_sampling,
-            network,
-            table,
-            keys,
-            prompt,
-        )
-        nfe_per_image = self.image_sampler.nfe(self.token_space.patches_per_image)
-        empty = empty_trajectory(prompt, MAX_FRAMES) if self.plan.return_trajectory else None
-        start = LoopState(jnp.int32(0), jnp.int32(1), program.prefill(), empty)
-        end = WriteLoop(program, nfe_per_image).run(start)
-        state = end.decode_state
-        return SampleOutput(state.canvas, end.trajectory, end.nfe, state.truncated)
+    program = ar_state.DecodeProgram(
+        token_space, image_sampler, choice, network, table, keys, prompt
+    )
+    return ARSampler(program, image_sampler.nfe(token_space.patches_per_image))

@@ -1,10 +1,12 @@
-"""Input and output types of all samplers: plan, trajectory and finished sample."""
+"""Input and output types of all samplers: plan, frames and finished sample."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.samplers import guidance, ode, plan_values
@@ -25,14 +27,12 @@ class SamplingPlan:
         image_guidance_scale: scale of classifier-free guidance of images by text; 1 means none.
         text_guidance_scale: scale of classifier-free guidance of text by images; 1 means none.
         token_sampling: sampling parameters of tokens, for paradigms that sample tokens.
-        return_trajectory: whether to return the trajectory.
     """
 
     schedule: ode.SolverSchedule
     image_guidance_scale: plan_values.Number = 1.0
     text_guidance_scale: plan_values.Number = 1.0
     token_sampling: TokenSampling = dataclasses.field(default_factory=TokenSampling)
-    return_trajectory: bool = False
 
     @property
     def is_edit(self) -> bool:
@@ -41,17 +41,35 @@ class SamplingPlan:
 
 
 @flax.struct.dataclass
-class Trajectory:
-    """A sample at T steps, for visualization; the last frame is the finished sample.
+class Frame:
+    """The documents of a batch at one step, for visualization.
 
     Attributes:
-        canvas: canvas at each step, fields `[T B L ...]`: `ids` are the decoded tokens of text
-            slots, `latents` are x_t.
+        canvas: canvas at this step: `ids` are the decoded tokens of text slots, `latents` are x_t.
         time: time of each slot.
         confidence: probability of each text slot's token, 0 (masked) to 1 (final).
         x1_hat: x1 prediction of each patch.
-        run_times: global time of each frame: from 0 to 1, or from 0 to 2 in paradigms that insert
-            images; negative for unused frames.
+        run_time: global time: from 0 to 1, from 0 to 2 in paradigms that insert images, and the
+            number of steps in autoregressive paradigms.
+    """
+
+    canvas: Canvas
+    time: Float[Array, "B L"]
+    confidence: Float[Array, "B L"]
+    x1_hat: Float[Array, "B L C"]
+    run_time: Float[Array, ""]
+
+
+@flax.struct.dataclass
+class Trajectory:
+    """The frames of T steps; the last frame is the finished sample.
+
+    Attributes:
+        canvas: canvas of each frame, fields `[T B L ...]`.
+        time: times of the slots of each frame.
+        confidence: confidences of each frame.
+        x1_hat: x1 predictions of each frame.
+        run_times: global time of each frame.
     """
 
     canvas: Canvas
@@ -67,32 +85,34 @@ class SampleOutput:
 
     Attributes:
         canvas: finished canvases.
-        trajectory: the sampling steps; None if the plan does not ask for them.
+        frame: the finished documents as the last frame of a trajectory.
         nfe: number of forward passes.
         truncated: True for rows that ran out of slots before the document was complete.
     """
 
     canvas: Canvas
-    trajectory: Trajectory | None
+    frame: Frame
     nfe: Int[Array, ""]
     truncated: Bool[Array, "B"]
 
 
-def make_output(canvas: Canvas, trajectory: Trajectory | None, nfe: int) -> SampleOutput:
+def make_output(frame: Frame, nfe: int) -> SampleOutput:
     """Return the output of a sampler that adds no slots, so that no row is truncated."""
-    full = jnp.zeros(canvas.ids.shape[0], bool)
-    return SampleOutput(canvas=canvas, trajectory=trajectory, nfe=jnp.int32(nfe), truncated=full)
+    full = jnp.zeros(frame.canvas.ids.shape[0], bool)
+    return SampleOutput(canvas=frame.canvas, frame=frame, nfe=jnp.int32(nfe), truncated=full)
 
 
-def empty_trajectory(canvas: Canvas, num_frames: int) -> Trajectory:
-    """Allocate a trajectory of `num_frames` unused frames."""
-    path = jax.tree.map(lambda x: jnp.zeros((num_frames, *x.shape), x.dtype), canvas)
+def finished_frame(canvas: Canvas, run_time: Float[Array, ""] | float) -> Frame:
+    """Return the frame of finished documents: every slot has time 1 and confidence 1."""
+    ones = jnp.ones(canvas.ids.shape)
+    return Frame(canvas, ones, ones, canvas.latents, jnp.asarray(run_time, jnp.float32))
+
+
+def stack_frames(frames: Sequence[Frame]) -> Trajectory:
+    """Return the trajectory of these frames, which must be in host memory."""
+    stacked = jax.tree.map(lambda *fields: np.stack(fields), *frames)
     return Trajectory(
-        canvas=path,
-        time=jnp.ones(path.ids.shape),
-        confidence=jnp.ones(path.ids.shape),
-        x1_hat=path.latents,
-        run_times=jnp.full(num_frames, -1.0),
+        stacked.canvas, stacked.time, stacked.confidence, stacked.x1_hat, stacked.run_time
     )
 
 

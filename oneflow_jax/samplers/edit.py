@@ -11,7 +11,6 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -19,21 +18,12 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, EmbeddingTable, InsertPolicy, NoisyCanvas
 from oneflow_jax.flows import deletion, gaussian, predictions
 from oneflow_jax.samplers import edit_ops, guidance, insertion, token_sampling
-from oneflow_jax.samplers.base import SampleOutput, SamplingPlan, Trajectory, empty_trajectory
+from oneflow_jax.samplers.base import Frame, SampleOutput, SamplingPlan
+from oneflow_jax.samplers.steps import StepSampler
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
 
 RowOp = Callable[..., insertion.GrowingCanvas]
 """Function that applies one kind of edit operation to one row in one step."""
-
-
-@flax.struct.dataclass
-class LoopState:
-    """Loop state: step number, keys of the rows (constant), documents, and recorded trajectory."""
-
-    step: Int[Array, ""]
-    keys: Key[Array, "B"]
-    rows: insertion.GrowingCanvas
-    trajectory: Trajectory | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,53 +49,64 @@ class EditSampler:
         start = grid[0]
         return jnp.concatenate([grid, 1 + (grid - start) / (1 - start), jnp.full(1, 2.0)])
 
-    def __call__(
+    def bind(
         self, apply: guidance.ApplyFn, table: EmbeddingTable, keys: Key[Array, "B"], canvas: Canvas
-    ) -> SampleOutput:
-        """Generate or edit the documents of a batch, with one PRNG key per row."""
+    ) -> StepSampler:
+        """Return the steps for a batch of prompts or documents, with one PRNG key per row."""
         both = jax.vmap(jax.random.split)(keys)
         noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(both[:, 0], canvas.latents)
         apply = self._with_guidance(apply)
         taus = self.run_times
 
-        def step(progress: LoopState) -> LoopState:
-            n, rows = progress.step, progress.rows
-            t, s = taus[n], taus[n + 1]
-            outputs = apply(self._make_noisy_canvas(rows, t, table))
-            time = rows.slot_times(t)
+        def init() -> insertion.GrowingCanvas:
+            if self.plan.is_edit:
+                return jax.vmap(insertion.from_document)(canvas)
+            return jax.vmap(insertion.from_prompt)(canvas, noise)
+
+        def predict(
+            t: Float[Array, ""], rows: insertion.GrowingCanvas
+        ) -> tuple[Outputs, Float[Array, "B L C"]]:
+            """Return the network's outputs and the x1 prediction of the patches."""
+            outputs, time = apply(self._make_noisy_canvas(rows, t, table)), rows.slot_times(t)
             x1_hat = self.image_prediction.to_x1(outputs["image"], rows.canvas.latents, time)
-            x1_hat = jnp.where((time < 1)[..., None], x1_hat, rows.canvas.latents)
-            latents = gaussian.euler_step(rows.canvas.latents, x1_hat, time, rows.slot_times(s))
+            return outputs, jnp.where((time < 1)[..., None], x1_hat, rows.canvas.latents)
+
+        def step(n: Int[Array, ""], rows: insertion.GrowingCanvas) -> insertion.GrowingCanvas:
+            t, s = taus[n], taus[n + 1]
+            outputs, x1_hat = predict(t, rows)
+            latents = gaussian.euler_step(
+                rows.canvas.latents, x1_hat, rows.slot_times(t), rows.slot_times(s)
+            )
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, n)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(both[:, 1], n)
             for n_change, change in enumerate(self._ops):
                 key = jax.vmap(jax.random.fold_in, (0, None))(step_keys, n_change)
                 grown = jax.vmap(functools.partial(change, t, s))(key, outputs, grown, noise)
-            trajectory = progress.trajectory and _record(
-                progress.trajectory, n, rows, time, x1_hat, t
-            )
-            return progress.replace(step=n + 1, rows=grown, trajectory=trajectory)
+            return grown
 
-        if self.plan.is_edit:
-            rows = jax.vmap(insertion.from_document)(canvas)
-        else:
-            rows = jax.vmap(insertion.from_prompt)(canvas, noise)
-        moments = empty_trajectory(rows.canvas, len(taus)) if self.plan.return_trajectory else None
-        end = jax.lax.while_loop(
-            lambda p: (p.step < len(taus) - 1) & _is_active(p.rows, taus[p.step]),
-            step,
-            LoopState(jnp.int32(0), both[:, 1], rows, moments),
+        def make_frame(n: Int[Array, ""], rows: insertion.GrowingCanvas) -> Frame:
+            _, x1_hat = predict(taus[n], rows)
+            return _make_frame(rows, x1_hat, taus[n])
+
+        return StepSampler(
+            num_steps=len(taus) - 1,
+            init=init,
+            step=step,
+            make_frame=make_frame,
+            make_output=lambda n, rows: self._make_output(rows, n, taus[n]),
+            is_active=lambda n, rows: _is_active(rows, taus[n]),
+            end_time=2.0,
         )
-        last, tau = end.rows, taus[end.step]
-        if end.trajectory:
-            moments = _record(
-                end.trajectory, end.step, last, last.slot_times(tau), last.canvas.latents, tau
-            )
-        passes = end.step * guidance.nfe_factor(
-            self.plan.image_guidance_scale, self.plan.text_guidance_scale
-        )
+
+    def _make_output(
+        self, rows: insertion.GrowingCanvas, step: Int[Array, ""], run_time: Float[Array, ""]
+    ) -> SampleOutput:
         return SampleOutput(
-            canvas=last.canvas, trajectory=moments, nfe=passes, truncated=last.truncated
+            canvas=rows.canvas,
+            frame=_make_frame(rows, rows.canvas.latents, run_time),
+            nfe=step
+            * guidance.nfe_factor(self.plan.image_guidance_scale, self.plan.text_guidance_scale),
+            truncated=rows.truncated,
         )
 
     @property
@@ -235,18 +236,13 @@ def _is_active(rows: insertion.GrowingCanvas, run_time: Float[Array, ""]) -> Boo
     return text_active | jnp.any(rows.slot_times(run_time) < 1)
 
 
-def _record(
-    trajectory: Trajectory,
-    step: Int[Array, ""],
-    rows: insertion.GrowingCanvas,
-    time: Float[Array, "B L"],
-    x1_hat: Float[Array, "B L C"],
-    run_time: Float[Array, ""],
-) -> Trajectory:
-    """Record frame `step` in the trajectory."""
-    return trajectory.replace(
-        canvas=jax.tree.map(lambda path, x: path.at[step].set(x), trajectory.canvas, rows.canvas),
-        time=trajectory.time.at[step].set(time),
-        x1_hat=trajectory.x1_hat.at[step].set(x1_hat),
-        run_times=trajectory.run_times.at[step].set(run_time),
+def _make_frame(
+    rows: insertion.GrowingCanvas, x1_hat: Float[Array, "B L C"], run_time: Float[Array, ""]
+) -> Frame:
+    return Frame(
+        canvas=rows.canvas,
+        time=rows.slot_times(run_time),
+        confidence=jnp.ones(rows.canvas.ids.shape),
+        x1_hat=x1_hat,
+        run_time=run_time,
     )

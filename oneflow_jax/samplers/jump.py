@@ -13,38 +13,30 @@ import jax.numpy as jnp
 
 from oneflow_jax.flows import gaussian
 from oneflow_jax.samplers import ode, plan_values
-from oneflow_jax.shapes import Array, Float, PyTree
+from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 PredictMeanFn = Callable[[Float[Array, ""], Float[Array, ""], PyTree], PyTree]
 """Function from (t, s, x_t) to ψ_{t,s}(x_t); with s = t this is the x1 prediction."""
 
 
-def solve(
-    predict_mean: PredictMeanFn,
-    state: PyTree,
-    times: plan_values.Times,
-    return_trajectory: bool = False,
-) -> ode.Solution:
-    """Advance `state` through all intervals except the last.
+def make_stepper(predict_mean: PredictMeanFn, times: plan_values.Times) -> ode.Stepper:
+    """Return the steps of the flow map.
 
     Args:
         predict_mean: function that returns ψ of a state.
-        state: x at the first time; any tree of float32 arrays `[*b L n]`.
-        times: start times of the intervals, increasing.
-        return_trajectory: whether to return the states at all times.
+        times: start times of the intervals, increasing. The state is any tree of float32 arrays
+            `[*b L n]`.
     """
     at = jnp.asarray(times, jnp.float32)
 
-    def step(x: PyTree, move: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
-        t, s = move
+    def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        x, _ = carry
+        t, s = at[number], at[number + 1]
 
         def advance(x_t: Array, mean: Array) -> Array:
-            start, end = (jnp.broadcast_to(time, x_t.shape[:-1]) for time in move)
+            start, end = (jnp.broadcast_to(time, x_t.shape[:-1]) for time in (t, s))
             return gaussian.euler_step(x_t, mean, start, end)
 
-        return jax.tree.map(advance, x, predict_mean(t, s, x)), x if return_trajectory else None
+        return jax.tree.map(advance, x, predict_mean(t, s, x)), None
 
-    last, path = jax.lax.scan(step, state, (at[:-1], at[1:]))
-    if return_trajectory:
-        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
-    return ode.Solution(final=last, times=at, trajectory=path)
+    return ode.Stepper(lambda x: (x, None), step)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from oneflow_jax.errors import check_fraction, check_one_of
 from oneflow_jax.samplers import plan_values, time_grids
-from oneflow_jax.shapes import Array, Float, PyTree
+from oneflow_jax.shapes import Array, Float, Int, PyTree
 
 if TYPE_CHECKING:
     import diffrax  # A slow import, which runs without sampling do not need.
@@ -108,21 +108,30 @@ class Solution:
     trajectory: PyTree | None
 
 
-def solve(
-    velocity: Callable[[Float[Array, ""], PyTree], PyTree],
-    state: PyTree,
-    schedule: SolverSchedule,
-    return_trajectory: bool = False,
-) -> Solution:
-    """Integrate dx/dt = velocity(t, x) over all intervals of `schedule` except the last.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stepper:
+    """The steps of a solver.
+
+    Attributes:
+        init: function from the state at the first time to (state, solver state).
+        step: function from the number of an interval, counted from 0, and (state, solver state) at
+            its start to these at its end.
+    """
+
+    init: Callable[[PyTree], tuple[PyTree, PyTree]]
+    step: Callable[[Int[Array, ""], tuple[PyTree, PyTree]], tuple[PyTree, PyTree]]
+
+
+def make_stepper(
+    velocity: Callable[[Float[Array, ""], PyTree], PyTree], schedule: SolverSchedule
+) -> Stepper:
+    """Return the steps that integrate dx/dt = velocity(t, x).
 
     The state may be sharded over a mesh with Auto axes; its sharding is preserved.
 
     Args:
-        velocity: function that returns dx/dt, with the tree structure of `state`.
-        state: x at the first time of the schedule; any tree of float32 arrays.
+        velocity: function that returns dx/dt, with the tree structure of the state.
         schedule: times, and a solver from `SOLVERS`.
-        return_trajectory: whether to return the states at all times of the schedule.
     """
     import diffrax
 
@@ -132,21 +141,47 @@ def solve(
     term = diffrax.ODETerm(lambda t, x, _: velocity(t, x))
     solver = _make_solver(schedule.solver)
 
-    def step(carry: tuple[PyTree, PyTree], interval: tuple[Array, Array]) -> tuple[PyTree, PyTree]:
+    def init(x: PyTree) -> tuple[PyTree, PyTree]:
+        if len(schedule.times) == 1:  # No interval comes before the last one.
+            return x, None
+        return x, solver.init(term, times[0], times[1], x, None)
+
+    def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         x, solver_state = carry
+        interval = times[number], times[number + 1]
         end, _, _, solver_state, _ = solver.step(
             term, *interval, x, None, solver_state, made_jump=False
         )
-        return (end, solver_state), x if return_trajectory else None
+        return end, solver_state
 
-    if len(schedule.times) == 1:
-        path = jax.tree.map(lambda x: x[None], state) if return_trajectory else None
-        return Solution(final=state, times=times, trajectory=path)
-    start = (state, solver.init(term, times[0], times[1], state, None))
-    (last, _), path = jax.lax.scan(step, start, (times[:-1], times[1:]))
+    return Stepper(init, step)
+
+
+def solve(
+    stepper: Stepper, state: PyTree, times: plan_values.Times, return_trajectory: bool = False
+) -> Solution:
+    """Take the steps of all intervals except the last.
+
+    Args:
+        stepper: the steps of the solver.
+        state: x at the first time; any tree of float32 arrays.
+        times: start times of the intervals, increasing.
+        return_trajectory: whether to return the states at all times of the schedule.
+    """
+
+    def step(
+        carry: tuple[PyTree, PyTree], number: Int[Array, ""]
+    ) -> tuple[tuple[PyTree, PyTree], PyTree]:
+        return stepper.step(number, carry), carry[0] if return_trajectory else None
+
+    carry = stepper.init(state)
+    # A loop without iterations would still trace the step, which reads the time after the first.
+    path = jax.tree.map(lambda x: x[None][:0], state) if return_trajectory else None
+    if len(times) > 1:
+        carry, path = jax.lax.scan(step, carry, jnp.arange(len(times) - 1))
     if return_trajectory:
-        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
-    return Solution(final=last, times=times, trajectory=path)
+        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, carry[0])
+    return Solution(final=carry[0], times=jnp.asarray(times, jnp.float32), trajectory=path)
 
 
 def _make_solver(name: str) -> "diffrax.AbstractSolver":

@@ -14,7 +14,6 @@ temperature. The ODE does not have this bias.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from oneflow_jax.samplers import ode, plan_values
@@ -27,30 +26,20 @@ CorruptFn = Callable[[Int[Array, ""], Float[Array, ""], PyTree], PyTree]
 """Function from (step number, counted from 1; time s; x̂_1) to x_s, with fresh noise each step."""
 
 
-def solve(
-    predict_x1: PredictX1Fn,
-    corrupt: CorruptFn,
-    state: PyTree,
-    times: plan_values.Times,
-    return_trajectory: bool = False,
-) -> ode.Solution:
-    """Advance `state` through all intervals except the last.
+def make_stepper(
+    predict_x1: PredictX1Fn, corrupt: CorruptFn, times: plan_values.Times
+) -> ode.Stepper:
+    """Return the steps of renoising.
 
     Args:
         predict_x1: function that returns the x1 prediction of a state.
         corrupt: function that corrupts the x1 prediction to the next time.
-        state: x at the first time; any tree of float32 arrays.
         times: start times of the intervals, increasing.
-        return_trajectory: whether to return the states at all times.
     """
     at = jnp.asarray(times, jnp.float32)
-    moves = (jnp.arange(1, len(times)), at[:-1], at[1:])
 
-    def step(x: PyTree, move: tuple[Array, Array, Array]) -> tuple[PyTree, PyTree]:
-        number, t, s = move
-        return corrupt(number, s, predict_x1(t, x)), x if return_trajectory else None
+    def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        x, _ = carry
+        return corrupt(number + 1, at[number + 1], predict_x1(at[number], x)), None
 
-    last, path = jax.lax.scan(step, state, moves)
-    if return_trajectory:
-        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, last)
-    return ode.Solution(final=last, times=at, trajectory=path)
+    return ode.Stepper(lambda x: (x, None), step)

@@ -8,22 +8,18 @@ from oneflow_jax.samplers import jump, ode, renoise
 from oneflow_jax.shapes import Array, Float, Int, Key, PyTree
 
 
-def solve(
-    predict_mean: jump.PredictMeanFn,
-    corrupt: renoise.CorruptFn,
-    state: PyTree,
-    schedule: ode.SolverSchedule,
-    return_trajectory: bool = False,
-) -> ode.Solution:
-    """Advance `state` through all intervals of `schedule` except the last.
+def make_stepper(
+    predict_mean: jump.PredictMeanFn, corrupt: renoise.CorruptFn, schedule: ode.SolverSchedule
+) -> ode.Stepper:
+    """Return the steps through all intervals of `schedule` except the last.
+
+    The state is any tree of float32 arrays `[*b L n]`.
 
     Args:
         predict_mean: function that returns the mean of the x1 predictions from a time to a later
             time. ODE solvers and renoising call it with two equal times, for the x1 prediction.
         corrupt: function that corrupts the prediction to the next time; only renoising uses it.
-        state: x at the first time of the schedule; any tree of float32 arrays `[*b L n]`.
         schedule: solver and times.
-        return_trajectory: whether to return the states at all times of the schedule.
     """
 
     def velocity(t: Float[Array, ""], x: PyTree) -> PyTree:
@@ -33,14 +29,14 @@ def solve(
         return jax.tree.map(moved, predict_mean(t, t, x), x)
 
     if schedule.solver == "jump":
-        return jump.solve(predict_mean, state, schedule.times, return_trajectory)
+        return jump.make_stepper(predict_mean, schedule.times)
     if schedule.solver in (ode.RENOISE, "consistency"):
 
         def predict_x1(t: Float[Array, ""], x: PyTree) -> PyTree:
             return predict_mean(t, last_prediction_end(schedule, t), x)
 
-        return renoise.solve(predict_x1, corrupt, state, schedule.times, return_trajectory)
-    return ode.solve(velocity, state, schedule, return_trajectory)
+        return renoise.make_stepper(predict_x1, corrupt, schedule.times)
+    return ode.make_stepper(velocity, schedule)
 
 
 def last_prediction_end(schedule: ode.SolverSchedule, t: Float[Array, ""]) -> Float[Array, ""]:

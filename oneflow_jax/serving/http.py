@@ -73,10 +73,12 @@ def get_metrics(request: fastapi.Request) -> responses.PlainTextResponse:
 
 @ROUTER.get("/models")
 def get_models(request: fastapi.Request) -> dict[str, Any]:
-    """Describe the models and the limits on requests."""
+    """List the models, describe those that are loaded, and list the limits on requests."""
     served = request.app.state.service
     return {
-        "models": [wire.write_info(name, model.info()) for name, model in served.models.items()],
+        "models": [
+            wire.write_info(name, served.models.get_loaded(name)) for name in served.models.names
+        ],
         "default": served.default_model,
         "limits": vars(served.limits),
     }

@@ -65,7 +65,9 @@ def run(models: dict[str, str], host: str, port: int, token_file: str | None) ->
         raise UserError(f"--port={port}: {host} does not accept it. Give another port.") from error
     with listener:
         machine.configure()
-        app = http.make_app(service.Service(models), token)
+        served = service.Service(models)
+        served.models.load_all()
+        app = http.make_app(served, token)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"Serving {', '.join(models)} at {address} (Ctrl-C stops the server).", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 
 from oneflow_jax.api.batch import BatchRun
 from oneflow_jax.api.call import Call
-from oneflow_jax.api.model import Model, load
-from oneflow_jax.errors import UserError, check_one_of
+from oneflow_jax.api.model import Model
+from oneflow_jax.errors import UserError
 from oneflow_jax.serving import events
 from oneflow_jax.serving.counters import Counters
 from oneflow_jax.serving.limits import Limits
+from oneflow_jax.serving.models import ModelRegistry
 
 
 class QueueFullError(Exception):
@@ -60,7 +61,7 @@ class Service:
     """Trained models behind a queue.
 
     Attributes:
-        models: the loaded models by name; the first one is the default.
+        models: the models by name; the first one is the default of requests.
         limits: limits on requests.
         counters: counts of requests, for the metrics.
     """
@@ -68,20 +69,18 @@ class Service:
     def __init__(
         self, models: Mapping[str, str | os.PathLike[str] | Model], limits: Limits | None = None
     ) -> None:
-        """Load the models, and start the thread that runs the requests.
+        """Register the models, and start the thread that runs the requests.
 
         Args:
-            models: models by name; each is the folder of a run, or a loaded model.
+            models: models by name; each is a loaded model, or the folder of a run, which is loaded
+                when a request first names the model.
             limits: limits on requests; None means the defaults.
 
         Raises:
-            UserError: a folder holds no model.
+            UserError: a folder has no run with a checkpoint.
         """
         self.limits = limits or Limits()
-        self.models = {
-            name: model if isinstance(model, Model) else load(model, {"platform": "any"})
-            for name, model in models.items()
-        }
+        self.models = ModelRegistry(models)
         self.counters = Counters()
         self._waiting: collections.deque[Job] = collections.deque()
         self._changed = threading.Condition()
@@ -92,7 +91,7 @@ class Service:
     @property
     def default_model(self) -> str:
         """Name of the model of a request that names none."""
-        return next(iter(self.models))
+        return self.models.names[0]
 
     @property
     def num_waiting(self) -> int:
@@ -105,15 +104,12 @@ class Service:
         return self._worker.is_alive()
 
     def get_model(self, name: str | None) -> Model:
-        """Return the model with this name; None means the default.
+        """Return the model with this name, and load it if needed; None means the default.
 
         Raises:
-            UserError: no model has this name.
+            UserError: no model has this name, or it cannot be loaded.
         """
-        if name is None:
-            name = self.default_model
-        check_one_of("model", name, self.models)
-        return self.models[name]
+        return self.models[self.default_model if name is None else name]
 
     def submit(
         self,
@@ -213,31 +209,35 @@ class Service:
                 job.listener(events.Queued(position))
 
     def _run(self, batch: Sequence[Job]) -> None:
+        """Run a batch to its end, or until all its requests are cancelled."""
         start = time.monotonic()
-        run = self.models[batch[0].model].start_batch([job.call for job in batch], self.limits.rows)
+        calls = [job.call for job in batch]
+        run = self.models[batch[0].model].start_batch(calls, self.limits.rows)
         self.counters.add("batches")
-        self.counters.add("rows", sum(job.call.num_documents for job in batch))
+        self.counters.add("rows", sum(call.num_documents for call in calls))
+        if run.is_new:
+            self._send(batch, events.Compiling())
         while not run.is_done:
-            if run.is_new:
-                self._send(batch, events.Compiling())
-            self._send_states(batch, run)
             if all(job.cancelled for job in batch):
-                break
-            run.advance()
-        else:
-            self._send_states(batch, run)
-            results = run.results()
+                self.counters.add("cancelled", len(batch))
+                return
+            self._advance(batch, run)
+        results = run.results()
         seconds = time.monotonic() - start
-        for n, job in enumerate(batch):
+        for job, made in zip(batch, results, strict=True):
+            if job.wants_states:
+                self._send([job], events.State(run.step, run.step, made.last_steps))
             if job.cancelled:
                 self.counters.add("cancelled")
             else:
-                self._finish(job, events.Done(results[n], run.nfe, seconds))
+                self._finish(job, events.Done(made.documents, made.nfe, seconds))
 
-    def _send_states(self, batch: Sequence[Job], run: BatchRun) -> None:
-        for n, job in enumerate(batch):
-            if job.wants_states and not job.cancelled:
-                self._send([job], events.State(run.step, run.num_steps, run.states(n)))
+    def _advance(self, batch: Sequence[Job], run: BatchRun) -> None:
+        """Run the next step, and send the documents before it to the requests that want them."""
+        shown = [n for n, job in enumerate(batch) if job.wants_states and not job.cancelled]
+        step = run.step
+        for n, documents in run.advance(shown).items():
+            self._send([batch[n]], events.State(step, run.num_steps, documents))
 
     def _finish(self, job: Job, event: events.Done | events.Failed) -> None:
         self.counters.add("finished" if isinstance(event, events.Done) else "failed")

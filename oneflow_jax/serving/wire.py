@@ -10,7 +10,7 @@ import PIL.Image
 import pydantic
 
 from oneflow_jax.api.document import Document, EditResult
-from oneflow_jax.api.info import ModelInfo
+from oneflow_jax.api.model import Model
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.data import image_io
@@ -135,10 +135,14 @@ def write_image(image: PIL.Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def write_info(name: str, info: ModelInfo) -> dict[str, Any]:
-    """Describe the model that the server calls `name`."""
+def write_info(name: str, model: Model | None) -> dict[str, Any]:
+    """Describe the model that the server calls `name`; `model` is None if it is not loaded."""
+    if model is None:
+        return {"name": name, "loaded": False}
+    info = model.info()
     return {
         "name": name,
+        "loaded": True,
         "run": info.name,
         "paradigm": info.paradigm,
         "parameters": info.parameters,

@@ -15,6 +15,7 @@ def build_views(
     batch_trajectory: Trajectory,
     titles: Sequence[str],
     prompts: Sequence[str],
+    end_time: float | None = None,
 ) -> list[trajectory.TrajectoryView]:
     """Build a `TrajectoryView` of each document, with decoded text and images.
 
@@ -23,8 +24,9 @@ def build_views(
         batch_trajectory: trajectory of the batch, in host memory.
         titles: title of each document.
         prompts: prompt of each document.
+        end_time: global time that becomes 1; None for the time of the last frame, if it is above 1.
     """
-    end = max(1.0, float(batch_trajectory.run_times[-1]))
+    end = end_time or max(1.0, float(batch_trajectory.run_times[-1]))
     images = _decode_images(layout, batch_trajectory)
     return [
         trajectory.TrajectoryView(

@@ -223,8 +223,8 @@ def test_chameleon_trains_and_generates_text_and_images(system):
     given_image = np.full((4, 4, 3), 200, np.uint8)
     prompts = ["a picture of red: <image>", "<text> <image>", [given_image, "<document>"]]
     documents = [prompt.parse(pieces, 4) for pieces in prompts]
-    plan = SamplingPlan(ode.make_schedule("euler", 2), return_trajectory=True)
-    (batch,) = generator(documents, plan, seed=0, batch=8)
+    plan = SamplingPlan(ode.make_schedule("euler", 2))
+    (batch,) = generator(documents, plan, seed=0, batch=8, record=True)
     first, second, _ = batch.documents
     assert first.text() == "a picture of red:"
     assert len(first.images()) == len(second.images()) == 1
@@ -233,7 +233,7 @@ def test_chameleon_trains_and_generates_text_and_images(system):
     assert ((ids[image] >= codes.start) & (ids[image] < codes.stop)).all()
     # Sampling takes at least the prefill and one pass for each of the 4 codes of an image.
     assert batch.nfe > 1 + 4
-    assert batch.trajectory.run_times[-1] == 1.0
+    assert batch.trajectory.run_times[-1] > 4
 
 
 def test_incompatible_codecs_and_paradigms_are_reported(system, tmp_path):

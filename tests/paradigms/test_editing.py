@@ -9,9 +9,9 @@ from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.flows import predictions
 from oneflow_jax.flows.edit_corruption import EditOp
-from oneflow_jax.samplers import edit, ode, token_sampling
+from oneflow_jax.samplers import edit, ode, steps, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
-from tests import tiny
+from tests import sampling, tiny
 from tests.paradigms import insertion_oracle
 from tests.paradigms.oracle import SEED, row_keys
 
@@ -20,7 +20,7 @@ VOCAB = 40
 FIRST, LAST = 4, 23
 
 
-def make_sampler(steps, start, **plan):
+def make_sampler(num_steps, start, **plan):
     alphabet = token_sampling.TokenSpace(
         vocab_size=VOCAB,
         text_id_range=(4, VOCAB),
@@ -28,7 +28,7 @@ def make_sampler(steps, start, **plan):
         end_token_id=vocabs.END,
         grid=(2, 2),
     )
-    how = SamplingPlan(ode.make_schedule("euler", steps, start=start), **plan)
+    how = SamplingPlan(ode.make_schedule("euler", num_steps, start=start), **plan)
     return edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
 
 
@@ -80,9 +80,8 @@ def test_optimal_network_corrects_all_errors():
     right = list(range(FIRST, LAST + 1))
     handed_in = [1, 4, 5, 30, 6, 7, 8, 9, 10, 30, 30, 14, 15, 36, 17, 38, 19, 21, 22, 23]
     canvas = make_documents(8, 48, handed_in)
-    out = make_sampler(16, 0.5)(
-        corrector, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 8), canvas
-    )
+    table = insertion_oracle.one_hot_table(VOCAB)
+    out = steps.sample(make_sampler(16, 0.5).bind(corrector, table, row_keys(SEED, 8), canvas))
     for b in range(8):
         assert text_ids(out.canvas, b) == [1, *right]
     assert not out.truncated.any()
@@ -91,9 +90,8 @@ def test_optimal_network_corrects_all_errors():
 
 def test_correct_document_is_unchanged():
     canvas = make_documents(4, 48, [1, *range(FIRST, LAST + 1)])
-    out = make_sampler(8, 0.5, return_trajectory=True)(
-        corrector, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 4), canvas
-    )
+    table = insertion_oracle.one_hot_table(VOCAB)
+    out = steps.sample(make_sampler(8, 0.5).bind(corrector, table, row_keys(SEED, 4), canvas))
     np.testing.assert_array_equal(out.canvas.ids, canvas.ids)
     np.testing.assert_array_equal(out.canvas.modality, canvas.modality)
     assert int(out.nfe) == 8
@@ -135,10 +133,11 @@ def test_wrong_image_is_generated_again_and_the_other_stays():
         end_token_id=vocabs.END,
         grid=tiny.CODEC.grid,
     )
-    how = SamplingPlan(ode.make_schedule("euler", 8, start=0.5), return_trajectory=True)
+    how = SamplingPlan(ode.make_schedule("euler", 8, start=0.5))
     run = edit.EditSampler(alphabet, predictions.X1Prediction(), False, plan=how)
     table = insertion_oracle.one_hot_table(tiny.VOCAB)
-    out = run(image_critic(canvas, int(spans[0]), 0.3), table, row_keys(SEED, 4), canvas)
+    critic = image_critic(canvas, int(spans[0]), 0.3)
+    out, trajectory = sampling.record(run.bind(critic, table, row_keys(SEED, 4), canvas))
     first = np.asarray(canvas.span == spans[0])
     np.testing.assert_allclose(np.asarray(out.canvas.latents)[first], 0.3, atol=1e-5)
     np.testing.assert_array_equal(
@@ -146,8 +145,7 @@ def test_wrong_image_is_generated_again_and_the_other_stays():
     )
     np.testing.assert_array_equal(out.canvas.ids, canvas.ids)
     assert 8 < int(out.nfe) <= 16  # The new image's time runs from its insertion to 1.
-    came = np.asarray(out.trajectory.run_times) >= 0
-    clock = np.asarray(out.trajectory.time)[came]
+    clock = np.asarray(trajectory.time)
     assert (clock[0] == 1).all()
     assert (clock.min(axis=0)[first] < 0.5).all()
     assert (clock[-1] == 1).all()
@@ -162,7 +160,8 @@ def test_text_slots_have_the_document_time_as_in_training():
         jax.debug.callback(lambda clock: seen_times.append(np.asarray(clock)), view.time)
         return corrector(view)
 
-    make_sampler(4, 0.6)(spy, insertion_oracle.one_hot_table(VOCAB), row_keys(SEED, 2), canvas)
+    table = insertion_oracle.one_hot_table(VOCAB)
+    steps.sample(make_sampler(4, 0.6).bind(spy, table, row_keys(SEED, 2), canvas))
     jax.effects_barrier()
     text = np.asarray(canvas.is_text)
     times = [0.6, 0.7, 0.8, 0.9]

@@ -147,7 +147,7 @@ def test_samples_keep_the_prompt_and_take_one_pass_per_step(system, state, solve
     config = system.config.copy_and_resolve_references()
     config.unlock()
     config.sampling.update({"solver": solver, "steps": steps})
-    plan = sampling.sampling_plan(config, system.paradigm, "uniform", return_trajectory=False)
+    plan = sampling.sampling_plan(config, system.paradigm, "uniform")
     assert system.paradigm.nfe(plan) == steps
     prompt = prompts.parse("a picture of a tiger: <image>", 4)
     (batch,) = generate.Generator(system, state.ema)([prompt] * 8, plan, seed=0, batch=8)
@@ -161,7 +161,8 @@ def test_jumps_add_up_to_the_last_prediction():
     """With ψ = 3 everywhere, x moves on the straight line to 3."""
     schedule = ode.make_schedule("jump", 4, (0.0, 0.1, 0.4, 0.8))
     x = jnp.zeros((1, 2, 1))
-    solution = jump.solve(lambda t, end, x: jnp.full_like(x, 3.0), x, schedule.times, True)
+    stepper = jump.make_stepper(lambda t, end, x: jnp.full_like(x, 3.0), schedule.times)
+    solution = ode.solve(stepper, x, schedule.times, return_trajectory=True)
     np.testing.assert_allclose(solution.final, 3 * 0.8, rtol=1e-6)
     np.testing.assert_allclose(solution.trajectory[:, 0, 0, 0], [0, 0.3, 1.2, 2.4], rtol=1e-5)
 

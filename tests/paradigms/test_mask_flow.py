@@ -14,7 +14,7 @@ from oneflow_jax.paradigms.mask_flow import MaskFlow
 from oneflow_jax.samplers import ode
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.samplers.token_sampling import TokenSampling
-from tests import tiny
+from tests import sampling, tiny
 from tests.paradigms import small_language
 from tests.paradigms.oracle import SEED, TABLE, row_keys
 
@@ -112,17 +112,15 @@ def test_loss_weight_is_capped_near_t_1(data):
 @pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (5, 2.0)])
 def test_oracle_prediction_is_sampled(data, choice, steps, guidance):
     flow, schedule = paradigm(), ode.make_schedule("euler", steps)
-    how = SamplingPlan(
-        schedule, guidance, guidance, token_sampling=TokenSampling(**choice), return_trajectory=True
-    )
+    how = SamplingPlan(schedule, guidance, guidance, token_sampling=TokenSampling(**choice))
     blank = data.replace(
         ids=jnp.where(data.to_generate, 0, data.ids),
         latents=jnp.where(data.to_generate[..., None], 0, data.latents),
     )
-    out = flow.sample(oracle(data), TABLE, row_keys(SEED, 3), blank, how)
+    sampler = flow.sampler(oracle(data), TABLE, row_keys(SEED, 3), blank, how)
+    out, moments = sampling.record(sampler)
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
-    moments = out.trajectory
     assert moments.run_times.tolist() == pytest.approx([*schedule.times, 1.0])
     text = np.asarray(data.to_generate & data.is_text)
     assert not np.asarray(moments.confidence)[0][text].any()
@@ -146,8 +144,9 @@ def test_unmasked_tokens_change_only_with_remasking(data):
         }
 
     for remask, changes in ((0.0, False), (0.5, True)):
-        how = dataclasses.replace(plan(12, remask_prob=remask), return_trajectory=True)
-        path = flow.sample(changing_network, TABLE, row_keys(SEED, 3), data, how).trajectory
+        how = plan(12, remask_prob=remask)
+        keys = row_keys(SEED, 3)
+        _, path = sampling.record(flow.sampler(changing_network, TABLE, keys, data, how))
         ids, read = np.asarray(path.canvas.ids), np.asarray(path.confidence) == 1
         text = np.asarray(data.to_generate & data.is_text)
         changed = read[:-1] & read[1:] & (ids[:-1] != ids[1:]) & text
@@ -167,7 +166,8 @@ def test_given_slots_never_change():
         return net.apply({"params": params}, view)
 
     table = net.apply({"params": params}, method="embedding_table")
-    out = flow.sample(apply, table, row_keys(SEED, 1), canvas, plan(3, remask_prob=0.3)).canvas
+    how = plan(3, remask_prob=0.3)
+    out = sampling.sample(flow, apply, table, row_keys(SEED, 1), canvas, how).canvas
     fixed = np.asarray(canvas.is_given)
     np.testing.assert_array_equal(out.ids[fixed], canvas.ids[fixed])
     np.testing.assert_array_equal(out.latents[fixed], canvas.latents[fixed])
@@ -185,7 +185,8 @@ def language_flow():
 
 def frequencies(steps, rows=4000, **token_sampling):
     lang = small_language.PARITY
-    out = language_flow().sample(
+    out = sampling.sample(
+        language_flow(),
         lang.predict_masked,
         small_language.TABLE,
         row_keys(SEED, rows),
@@ -227,7 +228,7 @@ def test_late_start_masks_only_part_of_the_document(data):
         jax.debug.callback(lambda clock: times.append(clock), view.time)
         return oracle(many)(view)
 
-    paradigm().sample(spy, TABLE, row_keys(3, 150), many, how)
+    sampling.sample(paradigm(), spy, TABLE, row_keys(3, 150), many, how)
     jax.effects_barrier()
     (clock,) = times
     text = np.asarray(many.to_generate & many.is_text)

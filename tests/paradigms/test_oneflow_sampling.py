@@ -9,14 +9,18 @@ import pytest
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.data.document import Document, Gap, Text
-from oneflow_jax.samplers import ode
+from oneflow_jax.samplers import ode, steps
 from oneflow_jax.samplers.base import SamplingPlan
-from tests import tiny
+from tests import sampling, tiny
 from tests.paradigms.oracle import SEED, TABLE, oracle, row_keys
 
 
+def make_sampler(paradigm, apply, canvas, plan):
+    return paradigm.sampler(apply, TABLE, row_keys(SEED, canvas.ids.shape[0]), canvas, plan)
+
+
 def sample(paradigm, apply, canvas, plan):
-    return paradigm.sample(apply, TABLE, row_keys(SEED, canvas.ids.shape[0]), canvas, plan)
+    return steps.sample(make_sampler(paradigm, apply, canvas, plan))
 
 
 def blank_targets(canvas):
@@ -28,7 +32,7 @@ def blank_targets(canvas):
 
 
 @pytest.mark.parametrize(
-    ("objective", "image", "solver", "steps", "grid", "guidance"),
+    ("objective", "image", "solver", "num_steps", "grid", "guidance"),
     [
         ("cross_entropy", "x1", "euler", 1, "uniform", 1.0),
         ("cross_entropy", "x1", "euler", 3, "cosine", 2.0),
@@ -40,16 +44,15 @@ def blank_targets(canvas):
         ("velocity", "velocity", "renoise", 3, "uniform", 2.0),
     ],
 )
-def test_oracle_sampler_returns_the_data(objective, image, solver, steps, grid, guidance):
+def test_oracle_sampler_returns_the_data(objective, image, solver, num_steps, grid, guidance):
     paradigm = tiny.paradigm(objective, image)
     data = tiny.training_rows(tiny.captions(3))
-    plan = SamplingPlan(ode.make_schedule(solver, steps, grid), guidance, return_trajectory=True)
-    run = jax.jit(lambda canvas: sample(paradigm, oracle(paradigm, data), canvas, plan))
-    out = run(blank_targets(data))
+    plan = SamplingPlan(ode.make_schedule(solver, num_steps, grid), guidance)
+    network, blank = oracle(paradigm, data), blank_targets(data)
+    out, moments = sampling.record(make_sampler(paradigm, network, blank, plan))
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
     # At each step the x1 prediction is the data, and the state lies between noise and data.
-    moments = out.trajectory
     line = jnp.array([*plan.schedule.times, 1.0])[:, None, None, None]
     straight = (1 - line) * moments.canvas.latents[:1] + line * data.latents[None]
     at = np.asarray(data.is_image)
@@ -91,7 +94,7 @@ def real_sampler(objective="cross_entropy", guidance=1.0, steps_=3, solver="eule
 
     def run(keys, canvas):
         apply = functools.partial(net.apply, {"params": params})
-        return paradigm.sample(apply, TABLE, keys, canvas, plan).canvas
+        return sampling.sample(paradigm, apply, TABLE, keys, canvas, plan).canvas
 
     return jax.jit(run)
 
@@ -221,13 +224,14 @@ def test_late_start_keeps_part_of_the_document():
 def test_text_is_ahead_of_images_in_every_solver(solver):
     paradigm = tiny.paradigm(text_lead=8.0)
     data = tiny.training_rows(tiny.captions(2))
-    plan = SamplingPlan(ode.make_schedule(solver, 3), return_trajectory=True)
-    out = sample(paradigm, oracle(paradigm, data), blank_targets(data), plan)
+    plan = SamplingPlan(ode.make_schedule(solver, 3))
+    network, blank = oracle(paradigm, data), blank_targets(data)
+    out, trajectory = sampling.record(make_sampler(paradigm, network, blank, plan))
     np.testing.assert_array_equal(out.canvas.ids, data.ids)
     np.testing.assert_allclose(out.canvas.latents, data.latents, atol=1e-5)
     times = np.array([*plan.schedule.times, 1.0])
     text, image = (
-        np.asarray(out.trajectory.time)[:, np.asarray(data.to_generate & slots)]
+        np.asarray(trajectory.time)[:, np.asarray(data.to_generate & slots)]
         for slots in (data.is_text, data.is_image)
     )
     np.testing.assert_allclose(image, np.tile(times[:, None], image.shape[1]), atol=1e-6)

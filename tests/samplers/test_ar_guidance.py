@@ -23,6 +23,7 @@ from oneflow_jax.samplers import (
     ar_images,
     autoregressive,
     ode,
+    steps,
     token_sampling,
 )
 from oneflow_jax.samplers.base import SamplingPlan
@@ -299,8 +300,9 @@ def test_nfe_equals_the_number_of_passes(solver, scale):
     prompt = jax.tree.map(lambda x: x[None, :1].repeat(rows, 0), packed_row())
     prompt = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 23), *[(0, 0)] * (x.ndim - 2)]), prompt)
     prompt = prompt.replace(insertable=prompt.insertable.at[:, 0].set(2))
-    sample = autoregressive.ARSampler(alphabet, draw, plan)(
-        network, zero_table(), row_keys(1, rows), prompt
+    keys, choice = row_keys(1, rows), plan.token_sampling
+    sample = steps.sample(
+        autoregressive.make_sampler(alphabet, draw, choice, network, zero_table(), keys, prompt)
     )
     jax.effects_barrier()
     assert np.asarray(sample.canvas.is_image).any()

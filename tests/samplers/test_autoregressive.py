@@ -22,10 +22,11 @@ from oneflow_jax.samplers import (
     ar_images,
     autoregressive,
     ode,
+    steps,
     token_sampling,
 )
 from oneflow_jax.samplers.base import SamplingPlan
-from tests import tiny
+from tests import sampling, tiny
 
 LENGTH = 24
 PATCHES = 4
@@ -135,8 +136,14 @@ def chain_logits(*ids):
 @functools.partial(jax.jit, static_argnames="plan")
 def run_sampler(network, prompt, plan, keys):
     flow = ar_images.FlowImageSampler(predictions.X1Prediction(), plan.schedule, NO_GUIDANCE)
-    sampler = autoregressive.ARSampler(TOKEN_SPACE, flow, plan)
-    return sampler(network, one_hot_table(), keys, prompt)
+    sampler = make_sampler(flow, plan, network, keys, prompt)
+    return steps.sample(sampler)
+
+
+def make_sampler(flow, plan, network, keys, prompt):
+    return autoregressive.make_sampler(
+        TOKEN_SPACE, flow, plan.token_sampling, network, one_hot_table(), keys, prompt
+    )
 
 
 def generate(network, prompt, sampling_plan=None, seed=0):
@@ -267,20 +274,14 @@ def test_sampled_frequencies_equal_the_network_probabilities():
 
 def test_trajectory_ends_with_the_finished_document():
     row = open_bos(make_prompts([*image_slots(), text_slot(vocabs.END)]), 1)
-    sample = generate(
-        ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), row, make_plan(return_trajectory=True)
-    )
-    moments = sample.trajectory
-    times = np.asarray(moments.run_times)
-    came = np.flatnonzero(times >= 0)
-    assert times[came[-1]] == 1.0
-    assert (np.diff(times[came]) > 0).all()
-    np.testing.assert_array_equal(moments.canvas.ids[came[-1]], sample.canvas.ids)
-    written_slots = np.sum(np.asarray(moments.canvas.modality)[came, 0] != Modality.PAD, axis=1)
-    assert (np.diff(written_slots) >= 0).all()
+    network, keys = ScriptedModel(chain_logits(10, 11, vocabs.IMAGE)), jax.random.key(0)[None]
+    flow = ar_images.FlowImageSampler(predictions.X1Prediction(), make_plan().schedule, NO_GUIDANCE)
+    sample, moments = sampling.record(make_sampler(flow, make_plan(), network, keys, row))
+    np.testing.assert_array_equal(moments.canvas.ids[-1], sample.canvas.ids)
+    written_slots = np.sum(np.asarray(moments.canvas.modality)[:, 0] != Modality.PAD, axis=1)
     # The frames: the prefill, then 3 tokens, an image of 4 patches, and <end>.
     np.testing.assert_array_equal(written_slots, [1, 2, 3, 4, 8, 9])
-    np.testing.assert_allclose(times[came], np.arange(6) / 5, atol=1e-6)
+    np.testing.assert_array_equal(moments.run_times, np.arange(6))
 
 
 def test_greedy_tokens_equal_a_network_without_a_cache():
@@ -305,9 +306,10 @@ def test_greedy_tokens_equal_a_network_without_a_cache():
     rows = model.apply({"params": net.params}, method="embedding_table")
     given_plan = make_plan(temperature=0.0)
     flow = ar_images.FlowImageSampler(predictions.X1Prediction(), given_plan.schedule, NO_GUIDANCE)
-    sampler = autoregressive.ARSampler(alphabet, flow, given_plan)
     keys = jax.random.split(jax.random.key(0), len(prompts))
-    sample = jax.jit(lambda p: sampler(net, rows, keys, p))(prompt)
+    parts = (alphabet, flow, given_plan.token_sampling, net, rows, keys)
+    run = jax.jit(lambda prompt: steps.sample(autoregressive.make_sampler(*parts, prompt)))
+    sample = run(prompt)
     canvas = sample.canvas
     view = canvases.noisy_canvas(
         canvas, rows.embedding[canvas.ids], canvas.latents, jnp.ones(canvas.ids.shape)

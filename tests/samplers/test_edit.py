@@ -10,9 +10,9 @@ from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Document, Gap, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import predictions
-from oneflow_jax.samplers import edit, ode, token_sampling
+from oneflow_jax.samplers import edit, ode, steps, token_sampling
 from oneflow_jax.samplers.base import SamplingPlan
-from tests import tiny
+from tests import sampling, tiny
 from tests.paradigms import insertion_oracle
 from tests.paradigms.oracle import SEED, row_keys
 from tests.paradigms.test_edit_flow import paradigm
@@ -32,9 +32,9 @@ def make_sampler(steps, vocab_size, condition_on_text_time=False, grid="uniform"
     return edit.EditSampler(alphabet, predictions.X1Prediction(), condition_on_text_time, plan=how)
 
 
-def generate(sample, apply, table, canvas):
+def generate(sampler, apply, table, canvas):
     """Call a sampler as one compiled program: compiling each of its operations takes longer."""
-    call = jax.jit(lambda keys, canvas: sample(apply, table, keys, canvas))
+    call = jax.jit(lambda keys, canvas: steps.sample(sampler.bind(apply, table, keys, canvas)))
     return call(row_keys(SEED, len(canvas.ids)), canvas)
 
 
@@ -102,7 +102,7 @@ def test_an_exact_network_samples_its_language(language, text_clock):
 
 def test_sampling_runs_until_all_times_are_one():
     """Use a network that always inserts more text and images."""
-    vocab, rows, steps, length = 8, 6, 8, 64
+    vocab, rows, num_steps, length = 8, 6, 8, 64
 
     def eager(view):
         shape = view.time.shape
@@ -112,27 +112,26 @@ def test_sampling_runs_until_all_times_are_one():
         return outputs | {"image": jnp.ones_like(view.latents)}
 
     canvas = insertion_oracle.empty_prompts(rows, length, insertable=InsertPolicy.ANY)
-    run = make_sampler(steps, vocab, return_trajectory=True)
-    out = generate(run, eager, insertion_oracle.one_hot_table(vocab), canvas)
+    table = insertion_oracle.one_hot_table(vocab)
+    run = make_sampler(num_steps, vocab).bind(eager, table, row_keys(SEED, rows), canvas)
+    out, moments = sampling.record(run)
     image = np.asarray(out.canvas.is_image)
     assert image.any()
     # Every image reached the x1 prediction.
     np.testing.assert_allclose(np.asarray(out.canvas.latents)[image], 1, atol=1e-5)
-    assert steps < int(out.nfe) <= 2 * steps
-    moments = out.trajectory
-    came = int(np.sum(np.asarray(moments.run_times) >= 0))
-    assert came == int(out.nfe) + 1
-    clock, kind = np.asarray(moments.time[:came]), np.asarray(moments.canvas.modality[:came])
+    assert num_steps < int(out.nfe) <= 2 * num_steps
+    assert len(moments.run_times) == int(out.nfe) + 1
+    clock, kind = np.asarray(moments.time), np.asarray(moments.canvas.modality)
     for b, slot in zip(*np.nonzero(image), strict=True):
         there = kind[:, b, slot] == Modality.IMAGE
         born = int(np.argmax(there))
         assert there[born:].all()
         own = clock[born:, b, slot]
         # An image's time starts at 0 and takes as many steps as that of any other image.
-        np.testing.assert_allclose(own, np.minimum(np.arange(len(own)) / steps, 1), atol=1e-5)
+        np.testing.assert_allclose(own, np.minimum(np.arange(len(own)) / num_steps, 1), atol=1e-5)
     # Text is only inserted while the text time runs.
     text = kind == Modality.TEXT
-    np.testing.assert_array_equal(text[steps], text[-1])
+    np.testing.assert_array_equal(text[num_steps], text[-1])
 
 
 def test_text_gap_gets_no_images():
@@ -192,7 +191,7 @@ def test_given_items_never_change_and_closed_gaps_stay_empty(guidance):
     ]
     canvas = prompt_rows(documents)
     plan = SamplingPlan(ode.make_schedule("euler", 3), guidance, guidance)
-    out = flow.sample(*make_network(flow), row_keys(SEED, 4), canvas, plan)
+    out = sampling.sample(flow, *make_network(flow), row_keys(SEED, 4), canvas, plan)
     fixed = np.asarray(canvas.is_given)
     for name in ("ids", "latents", "modality", "segment", "span"):
         before, after = (np.asarray(getattr(c, name))[fixed] for c in (canvas, out.canvas))
@@ -215,10 +214,9 @@ def test_a_sample_does_not_depend_on_its_neighbors():
     canvas = prompt_rows([Document((Gap("document"),))] * 4)
     plan = SamplingPlan(ode.make_schedule("euler", 4))
     apply, table = make_network(flow)
-    both = flow.sample(apply, table, row_keys(SEED, 4), canvas, plan).canvas
-    alone = flow.sample(
-        apply, table, row_keys(SEED, 4)[2:3], jax.tree.map(lambda x: x[2:3], canvas), plan
-    ).canvas
+    keys, row = row_keys(SEED, 4), jax.tree.map(lambda x: x[2:3], canvas)
+    both = sampling.sample(flow, apply, table, keys, canvas, plan).canvas
+    alone = sampling.sample(flow, apply, table, keys[2:3], row, plan).canvas
     np.testing.assert_array_equal(both.ids[2], alone.ids[0])
     np.testing.assert_allclose(both.latents[2], alone.latents[0], atol=1e-4)
     assert not np.array_equal(np.asarray(both.ids[1]), np.asarray(both.ids[2]))

@@ -51,7 +51,8 @@ def corrupt(step, s, x_1):
 
 def run_solver(solver, steps, return_trajectory=False):
     plan = ode.make_schedule(solver, steps)
-    solution = solve.solve(predict_mean, corrupt, sample_noise(0), plan, return_trajectory)
+    stepper = solve.make_stepper(predict_mean, corrupt, plan)
+    solution = ode.solve(stepper, sample_noise(0), plan.times, return_trajectory)
     t = solution.times[-1]
     return predict_mean(t, solve.last_prediction_end(plan, t), solution.final), solution
 
@@ -102,7 +103,8 @@ def test_nfe_equals_the_number_of_calls():
         return predict_x1(t, x)
 
     plan = ode.make_schedule(ode.RENOISE, 7)
-    solve.solve(counted_prediction, corrupt, sample_noise(0), plan)
+    stepper = solve.make_stepper(counted_prediction, corrupt, plan)
+    ode.solve(stepper, sample_noise(0), plan.times)
     jax.effects_barrier()
     # The caller evaluates the network for the last interval.
     assert len(calls) + 1 == plan.nfe == 7

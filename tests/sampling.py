@@ -1,0 +1,28 @@
+"""Runs a sampler to its end, with or without a trajectory."""
+
+import jax
+import jax.numpy as jnp
+
+from oneflow_jax.samplers import steps
+from oneflow_jax.samplers.base import SampleOutput, Trajectory
+
+
+def sample(paradigm, *arguments) -> SampleOutput:
+    """Sample with `paradigm.sampler(*arguments)` in one program."""
+    return steps.sample(paradigm.sampler(*arguments))
+
+
+def record(sampler) -> tuple[SampleOutput, Trajectory]:
+    """Run a sampler step by step; return its documents and the frames of all steps."""
+    advance, make_frame = jax.jit(sampler.advance), jax.jit(sampler.frame)
+    progress, frames = jax.jit(sampler.start)(), []
+    for stop in [*progress.frame_steps[1:], progress.num_steps]:
+        if progress.is_done:
+            break
+        frames.append(make_frame(progress))
+        progress = advance(progress, stop)
+    out = jax.jit(sampler.finish)(progress)
+    stacked = jax.tree.map(lambda *fields: jnp.stack(fields), *frames, out.frame)
+    return out, Trajectory(
+        stacked.canvas, stacked.time, stacked.confidence, stacked.x1_hat, stacked.run_time
+    )
