@@ -22,19 +22,14 @@ def find_models(folders: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
     their path as name.
 
     Args:
-        folders: folders of runs or exports that the page must offer.
+        folders: folders of runs or exports that the page must offer; the service checks them.
 
     Raises:
-        UserError: a given folder has no trained document model.
+        UserError: the path of a folder is not possible.
     """
     models: dict[str, str] = {}
     for folder in folders:
         path = storage.resolve_path(folder, "workdir")
-        if not _has_model(path):
-            raise UserError(
-                f"workdir={path}: no trained document model. Give the folder of a run that has "
-                "saved a checkpoint, or of an export."
-            )
         _add(models, path.name, str(path))
     _add(models, SHIPPED, str(PRETRAINED))
     for path in sorted(RUNS.glob("*/")):

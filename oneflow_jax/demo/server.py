@@ -38,7 +38,7 @@ def render_page(served: service.Service, example: Example) -> str:
     data: dict[str, Any] = {
         "stories": (),
         "sheets": (),
-        "models": list(served.models),
+        "models": served.models.names,
         "descriptions": {name: described},
         "samples": SAMPLES,
         "example": {

@@ -69,6 +69,14 @@ class FakeModel:
         return FakeCall([examples.make_edit_view()], options, 1, is_edit=True)
 
 
+class FakeModels(dict):
+    """The interface of `serving.models.ModelRegistry`."""
+
+    @property
+    def names(self):
+        return tuple(self)
+
+
 class FakeService:
     """The interface of `serving.service.Service`.
 
@@ -77,7 +85,9 @@ class FakeService:
     """
 
     def __init__(self, *names):
-        self.models = {name: FakeModel(name, can_edit=name != "plain") for name in names}
+        self.models = FakeModels(
+            {name: FakeModel(name, can_edit=name != "plain") for name in names}
+        )
         self.limits, self.counters = Limits(), Counters()
         self.default_model = names[0]
         self.is_alive, self.num_waiting = True, 0

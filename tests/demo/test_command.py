@@ -36,8 +36,8 @@ def test_folders_without_a_model_are_refused(tmp_path):
     fresh = shutil.copytree(runs.trained_run()[1], tmp_path / "run")
     shutil.rmtree(fresh / workdir.CHECKPOINTS)
     for folder in (fresh, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=rf"workdir=.*{folder.name}: no trained"):
-            demo_runs.find_models([folder])
+        with pytest.raises(UserError, match=rf"workdir=.*{folder.name}"):
+            command.run([str(folder)], 0)
 
 
 def test_a_port_that_is_taken_is_replaced_by_the_next_one(capsys):

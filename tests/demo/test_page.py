@@ -288,12 +288,14 @@ def test_a_link_shares_prompt_and_seed(tab, fake, browser, address):
     expect(tab.locator("#notice")).to_contain_text("was copied")
     link = tab.evaluate("navigator.clipboard.readText()")
     other, complaints = open_tab(browser, address)
-    other.goto("about:blank")
-    other.goto(link)
-    wait_until_finished(other)
-    parts, options = last_request(fake)
-    assert [str(part) for part in parts] == ["50 % <b> & a fox", "<image>"]
-    assert (options["seed"], options["steps"]) == (7, 3)
+    for first in ("about:blank", address):  # A link opens in a new tab, or in one with the page.
+        other.goto(first)
+        other.goto(link)
+        expect(other.locator("#origin")).to_contain_text("seed 7, 3 steps: 50 % <b> & a fox image")
+        wait_until_finished(other)
+        parts, options = last_request(fake)
+        assert [str(part) for part in parts] == ["50 % <b> & a fox", "<image>"]
+        assert (options["seed"], options["steps"]) == (7, 3)
     assert complaints == []
 
 

@@ -160,6 +160,7 @@ const results = {
     const { model, seed, steps, start } = body;
     const describe = () => ({ title: `Document ${card.index + 1}, revised`, prompt: card.story.prompt, settings: texts({ model, seed, steps, start }) });
     const mount = ([story]) => {
+      show.pause();
       const revised = new ResultCard(story, card.index, results.revise);
       card.root.replaceWith(revised.root);
       show.cards[card.index] = revised;
@@ -217,6 +218,9 @@ async function start() {
   });
   byId("stop").addEventListener("click", () => results.controller.abort());
   byId("share").addEventListener("click", copyLink);
+  addEventListener("hashchange", async () => {
+    if (await form.readLink()) results.generate();
+  });
   document.body.dataset.ready = "yes";
   await ((await form.readLink()) ? results.generate() : results.showExample());
 }
