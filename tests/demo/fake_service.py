@@ -16,6 +16,7 @@ from oneflow_jax.serving.limits import Limits
 from tests.viewer import examples
 
 NAMES = ("tiger", "fox", "red apple")
+WARNING = "the tokenizer has no token for the word 'redd' and spells it in 2 tokens."
 
 
 @dataclasses.dataclass
@@ -52,7 +53,7 @@ class FakeModel:
 
     def list_warnings(self, prompt):
         words = " ".join(part for part in prompt.parts if isinstance(part, str))
-        return [f"text {words!r}: unknown word"] if "redd" in words else []
+        return [f"text {words!r}: {WARNING}"] if "redd" in words else []
 
     def prepare_generate(self, prompt, *, samples=1, **options):
         if isinstance(prompt, str):

@@ -241,7 +241,9 @@ def test_warnings_are_shown_with_the_documents(tab):
     editor(tab).fill("redd <image>")
     generate(tab)
     wait_until_finished(tab)
-    expect(tab.locator("#outcome")).to_contain_text("unknown word")
+    expect(tab.locator("#outcome")).to_contain_text(
+        "The model has no token for the word 'redd' and spells it in 2 tokens."
+    )
 
 
 def save(tab, name):

@@ -121,7 +121,7 @@ const results = {
 
   report({ documents, nfe, seconds, warnings, changes }) {
     const count = documents.length === 1 ? "One document" : `${documents.length} documents`;
-    const lines = [`${count} in ${seconds.toFixed(1)} s, NFE ${nfe}.`, ...warnings];
+    const lines = [`${count} in ${seconds.toFixed(1)} s, NFE ${nfe}.`, ...warnings.map(reword)];
     if (documents.some((made) => made.truncated)) lines.push("A document was full, so some insertions were left out.");
     if (changes) lines.push(changes.length ? `Changed: ${changes.join("; ")}.` : "The model changed nothing.");
     byId("outcome").replaceChildren(...lines.map((line) => Object.assign(element("p"), { textContent: line })));

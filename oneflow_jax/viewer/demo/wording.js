@@ -4,15 +4,16 @@ const NO_PARTS = "The document is empty. Write text, and add a gap with “+ ima
 const NO_GAP = "The document has no gap. Add one with “+ image” or “+ text”: the model fills the gaps.";
 const GAP_IN_REVISION = "The model revises finished documents only. Remove the boxes.";
 const WORDS = [
-  [/sequence_length/, "The document is too long for this model. Remove some text or images."],
-  [/^body: too large/, "The images are too large together. Remove some of them."],
-  [/^images: \d+ are too many/, "The document has too many images. Remove some of them."],
-  [/^queue=/, "The server has too many requests. Try again in a minute."],
+  [/^.*sequence_length.*$/s, "The document is too long for this model. Remove some text or images."],
+  [/^body: too large.*$/s, "The images are too large together. Remove some of them."],
+  [/^images: \d+ are too many.*$/s, "The document has too many images. Remove some of them."],
+  [/^queue=.*$/s, "The server has too many requests. Try again in a minute."],
+  [/^text (['"]).*\1: the tokenizer (has no token for|reads|spells)/s, "The model $2"],
 ];
 
-/** Returns the message of an error for the user of this page. */
+/** Returns a message of the server, with the parts that match WORDS replaced. */
 function reword(message) {
-  return WORDS.find(([pattern]) => pattern.test(message))?.[1] ?? message;
+  return WORDS.reduce((text, [pattern, words]) => text.replace(pattern, words), message);
 }
 
 /** Throws an error if the model cannot fill the document. */
