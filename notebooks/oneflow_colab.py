@@ -254,7 +254,7 @@ def follow(steps: int, count: int = 1_500) -> tuple[np.ndarray, np.ndarray]:
     solution = jax.jit(lambda x: ode.solve(stepper, x, times, return_trajectory=True))(start)
     # `ode.solve` leaves out the last interval, since v is 0/0 at t=1 for an x1 prediction.
     end = solution.final + (1 - times[-1]) * field(times[-1], solution.final)
-    return np.array([*solution.times, 1.0]), np.concatenate([solution.trajectory, end[None]])
+    return np.array([*times, 1.0]), np.concatenate([solution.trajectory, end[None]])
 
 
 times, path = follow(64)

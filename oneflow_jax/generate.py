@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -76,49 +76,36 @@ class GeneratedBatch:
     truncated: list[bool]
 
 
-class Programs:
-    """The compiled programs of one sampler: `Sampler.start`, `advance`, `frame` and `finish`."""
-
-    def __init__(self, make: Callable[..., Sampler]) -> None:
-        """Create the programs; `make` is `make_sampler` with a model and a paradigm."""
-        self.start = jax.jit(lambda inputs: make(*inputs).start())
-        # `advance` reuses the memory of the state that it replaces, such as a KV cache.
-        self.advance = jax.jit(
-            lambda inputs, progress, stop: make(*inputs).advance(progress, stop), donate_argnums=1
-        )
-        self.frame = jax.jit(lambda inputs, progress: make(*inputs).frame(progress))
-        self.finish = jax.jit(lambda inputs, progress: make(*inputs).finish(progress))
-
-
 class RunningBatch:
-    """A batch of documents that is being sampled, on the devices; `Generator.start` creates it."""
+    """A batch of documents that is being sampled, on the devices; `Generator.start` creates it.
+
+    Attributes:
+        num_steps: number of steps; the maximum if the documents determine it.
+        frame_steps: numbers of the steps before which a trajectory has a frame.
+    """
 
     def __init__(
-        self, system: GenerativeSystem, programs_: Programs, inputs: PyTree, count: int
+        self,
+        system: GenerativeSystem,
+        sampler_programs: programs.SamplerPrograms,
+        inputs: PyTree,
+        count: int,
     ) -> None:
         """Start the batch.
 
         Args:
             system: the model's parts.
-            programs_: programs for the inputs.
+            sampler_programs: programs for the inputs.
             inputs: arguments of `make_sampler`, on the devices.
             count: number of documents; the other rows are padding.
         """
         self._system = system
-        self._programs = programs_
+        self._programs = sampler_programs
         self._inputs = inputs
         self._count = count
-        self._progress: Progress = self._call(programs_.start)
-
-    @property
-    def num_steps(self) -> int:
-        """Number of steps; the maximum if the documents determine it."""
-        return self._progress.num_steps
-
-    @property
-    def frame_steps(self) -> tuple[int, ...]:
-        """Numbers of the steps before which a trajectory has a frame."""
-        return self._progress.frame_steps
+        self._progress: Progress = self._call("start")
+        self.num_steps = int(distributed.to_host(self._progress.num_steps))
+        self.frame_steps = steps.frame_steps(self.num_steps, self._progress.max_frames)
 
     @property
     def end_time(self) -> float:
@@ -132,15 +119,15 @@ class RunningBatch:
 
     def advance(self, stop: int) -> None:
         """Start the steps until `stop` steps are taken in all; do not wait for them."""
-        self._progress = self._call(self._programs.advance, self._progress, np.int32(stop))
+        self._progress = self._call("advance", self._progress, np.int32(stop))
 
     def start_frame(self) -> Frame:
         """Start the computation of the documents before the next step, and return its result."""
-        return self._call(self._programs.frame, self._progress)
+        return self._call("frame", self._progress)
 
     def read_frame(self, frame: Frame) -> Frame:
         """Copy a frame to host memory, without the rows of padding."""
-        return _take_rows(distributed.to_host(frame), self._count)
+        return distributed.to_host(frame).take_rows(slice(self._count))
 
     def finish(self, frames: Sequence[Frame] | None = None) -> GeneratedBatch:
         """Return the finished documents.
@@ -148,11 +135,11 @@ class RunningBatch:
         Args:
             frames: earlier frames, in host memory; None for a batch without a trajectory.
         """
-        sample = distributed.to_host(self._call(self._programs.finish, self._progress))
+        sample = distributed.to_host(self._call("finish", self._progress))
         canvas = jax.tree.map(lambda x: x[: self._count], sample.canvas)
         trajectory = None
         if frames is not None:
-            trajectory = stack_frames([*frames, _take_rows(sample.frame, self._count)])
+            trajectory = stack_frames([*frames, sample.frame.take_rows(slice(self._count))])
         documents, cut = self._system.layout.decode(canvas), sample.truncated[: self._count]
         return GeneratedBatch(documents, canvas, trajectory, int(sample.nfe), cut.tolist())
 
@@ -167,9 +154,15 @@ class RunningBatch:
             frames.append(self.read_frame(frame))
         return frames
 
-    def _call(self, program: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    def is_compiled(self, name: str) -> bool:
+        """Return whether a program of the sampler, such as "advance", is in memory."""
+        return name in self._programs.used
+
+    def _call(self, name: str, *arguments: PyTree) -> PyTree:
         with sharding.mesh_context(self._system.mesh, sharding.SAMPLING_RULES):
-            return program(self._inputs, *arguments)
+            result = getattr(self._programs, name)(self._inputs, *arguments)
+        self._programs.used.add(name)
+        return result
 
 
 class Generator:
@@ -300,7 +293,7 @@ class Generator:
             max((len(row["modality"]) for row in rows), default=0), layout.length
         )
 
-    def _programs(self, inputs: PyTree) -> Programs:
+    def _programs(self, inputs: PyTree) -> programs.SamplerPrograms:
         """Return the programs for the structure and shapes of the arguments of `make_sampler`.
 
         Generators with equal meshes, models and paradigms share their programs.
@@ -310,7 +303,7 @@ class Generator:
         shapes = tuple((np.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
         found, is_new = PROGRAMS.get(
             (self.system.mesh, *parts.values(), structure, shapes),
-            lambda: Programs(functools.partial(make_sampler, **parts)),
+            lambda: programs.SamplerPrograms(functools.partial(make_sampler, **parts)),
         )
         self.num_compilations += is_new
         return found
@@ -354,12 +347,6 @@ def make_sampler(
 def sample_batch(*inputs: PyTree, model: Model, paradigm: Paradigm) -> SampleOutput:
     """Fill the gaps of a batch of canvases in one program; see `make_sampler` for the arguments."""
     return steps.sample(make_sampler(*inputs, model=model, paradigm=paradigm))
-
-
-def _take_rows(frame: Frame, count: int) -> Frame:
-    """Return the first `count` documents of a frame."""
-    fewer = jax.tree.map(lambda x: x[:count], frame.replace(run_time=None))
-    return fewer.replace(run_time=frame.run_time)
 
 
 def diff_documents(layout: layouts.Layout, before: Document, after: Document) -> list[edits.Edit]:

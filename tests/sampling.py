@@ -16,7 +16,8 @@ def record(sampler) -> tuple[SampleOutput, Trajectory]:
     """Run a sampler step by step; return its documents and the frames of all steps."""
     advance, make_frame = jax.jit(sampler.advance), jax.jit(sampler.frame)
     progress, frames = jax.jit(sampler.start)(), []
-    for stop in [*progress.frame_steps[1:], progress.num_steps]:
+    num_steps = int(progress.num_steps)
+    for stop in [*steps.frame_steps(num_steps, progress.max_frames)[1:], num_steps]:
         if progress.is_done:
             break
         frames.append(make_frame(progress))

@@ -92,7 +92,10 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
         sample_batch = functools.partial(
             generate.sample_batch, model=system.model, paradigm=system.paradigm
         )
-        traced = jax.jit(sample_batch).trace(params, canvas, numbers, numbers, plan)
+        # The plan is a constant of this program, so that XLA knows the number of steps.
+        traced = jax.jit(lambda *inputs: sample_batch(*inputs, plan)).trace(
+            params, canvas, numbers, numbers
+        )
     return _compile(traced, system.mesh, {"parameters": params, "batch": (canvas, numbers)})
 
 

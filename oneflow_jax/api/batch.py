@@ -10,7 +10,7 @@ from oneflow_jax.api.call import Call
 from oneflow_jax.api.document import Document, EditResult, to_public
 from oneflow_jax.api.state import SamplingStep
 from oneflow_jax.runtime import padding
-from oneflow_jax.samplers.base import Frame, stack_frames
+from oneflow_jax.samplers.base import Trajectory, stack_frames
 from oneflow_jax.viewer import from_samples, trajectory
 
 
@@ -21,7 +21,7 @@ class CallResult:
     Attributes:
         documents: the finished documents; of an edit, one `EditResult`.
         nfe: number of forward passes of the batch.
-        frames: the finished documents, as the viewer draws them.
+        frames: the finished documents, as the viewer draws them; [] if they are not needed.
     """
 
     documents: Sequence[Document]
@@ -39,7 +39,6 @@ class BatchRun:
     """Calls with equal plans and row lengths, which run as one batch.
 
     Attributes:
-        is_new: whether the batch has programs that no batch of this process has used before.
         step: number of steps so far.
         num_steps: number of steps; the maximum if the documents determine it.
     """
@@ -53,7 +52,6 @@ class BatchRun:
         stops = itertools.accumulate((call.num_documents for call in calls), initial=0)
         self._rows = [slice(*ends) for ends in itertools.pairwise(stops)]
         each = [(call, n) for call in calls for n in range(call.num_documents)]
-        known = generator.num_compilations
         self._running = generator.start(
             [call.document for call, _ in each],
             calls[0].plan,
@@ -61,10 +59,14 @@ class BatchRun:
             noise_ids=[n for _, n in each],
             batch=padding.padded_batch_size(generator.system.mesh, len(each), max_rows),
         )
-        self.is_new = generator.num_compilations > known
         self.step = 0
         self.num_steps = self._running.num_steps
         self._stops = [*self._running.frame_steps[1:], self.num_steps]
+
+    def needs_compilation(self, *, shows_states: bool) -> bool:
+        """Return whether the next step has to compile a program, or load it from the disk."""
+        names = ("advance", "frame") if shows_states else ("advance",)
+        return not all(map(self._running.is_compiled, names))
 
     @property
     def is_done(self) -> bool:
@@ -84,29 +86,35 @@ class BatchRun:
             The documents of each call in `shown` before these steps.
         """
         frame = self._running.start_frame() if shown else None
-        self.step = next(stop for stop in self._stops if stop >= self.step + num_steps)
+        least = min(self.step + num_steps, self.num_steps)
+        self.step = next(stop for stop in self._stops if stop >= least)
         self._running.advance(self.step)
         if frame is None:
             return {}
-        steps = self._read_frame(self._running.read_frame(frame))
-        return {n: [states.from_frame(x) for x in steps[self._rows[n]]] for n in shown}
+        path = stack_frames([self._running.read_frame(frame)])
+        return {
+            n: [states.from_frame(x) for x in self._last_frames(path, n, self._running.end_time)]
+            for n in shown
+        }
 
-    def results(self) -> list[CallResult]:
-        """Return the finished documents of each call."""
+    def results(self, *, shows_states: bool = False) -> list[CallResult]:
+        """Return the finished documents of each call; with `shows_states`, also their frames."""
         batch = self._running.finish([])
-        names = [""] * len(batch.documents)
-        views = from_samples.build_views(self._layout, batch.trajectory, names, names)
         results = []
-        for call, rows in zip(self._calls, self._rows, strict=True):
+        for n, (call, rows) in enumerate(zip(self._calls, self._rows, strict=True)):
             documents = [self._to_public(call, batch, n) for n in range(rows.start, rows.stop)]
-            frames = [view.frames[-1] for view in views[rows]]
+            frames = self._last_frames(batch.trajectory, n) if shows_states else []
             results.append(CallResult(documents, batch.nfe, frames))
         return results
 
-    def _read_frame(self, frame: Frame) -> list[trajectory.Frame]:
-        names, path = [""] * self._rows[-1].stop, stack_frames([frame])
-        views = from_samples.build_views(self._layout, path, names, names, self._running.end_time)
-        return [view.frames[0] for view in views]
+    def _last_frames(
+        self, path: Trajectory, index: int, end_time: float | None = None
+    ) -> list[trajectory.Frame]:
+        """Return the documents of a call in the last frame of a trajectory."""
+        names = [""] * self._calls[index].num_documents
+        path = path.take_rows(self._rows[index])
+        views = from_samples.build_views(self._layout, path, names, names, end_time)
+        return [view.frames[-1] for view in views]
 
     def _to_public(self, call: Call, batch: generation.GeneratedBatch, row: int) -> Document:
         after, cut = batch.documents[row], batch.truncated[row]

@@ -183,7 +183,7 @@ class Model:
         while not run.is_done:
             (step,) = run.advance([0])[0]
             yield step
-        yield from run.results()[0].last_steps
+        yield from run.results(shows_states=True)[0].last_steps
 
     def prepare_generate(
         self, prompt: Prompt, *, samples: int = 1, **options: Unpack[SamplingOptions]
@@ -220,7 +220,7 @@ class Model:
                 documents. None means `evaluation.batch_size`.
         """
         most = self._system.config.evaluation.batch_size if max_rows is None else max_rows
-        return BatchRun(self._generator, calls, most)
+        return BatchRun(self._generator, calls, padding.round_max_rows(self._system.mesh, most))
 
     def _prepare(
         self,

@@ -24,7 +24,7 @@ from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import AttentionPattern, Canvas, EmbeddingTable, Head, NoisyCanvas
 from oneflow_jax.flows import gaussian, losses, masking, predictions, tasks, time_samplers
 from oneflow_jax.paradigms import base
-from oneflow_jax.samplers import guidance, token_sampling
+from oneflow_jax.samplers import guidance, plan_values, token_sampling
 from oneflow_jax.samplers.base import (
     Frame,
     SampleOutput,
@@ -179,7 +179,7 @@ class MaskFlow:
         Editing is a plan that starts above t=0: it first masks a part of the document's tokens, and
         interpolates its patches with noise.
         """
-        times = jnp.append(jnp.asarray(plan.schedule.times, jnp.float32), 1.0)
+        times, count = plan_values.step_times(plan.schedule.times)
         key_noise, key_kept, key_steps = jnp.moveaxis(
             jax.vmap(functools.partial(jax.random.split, num=3))(keys), 1, 0
         )
@@ -226,7 +226,7 @@ class MaskFlow:
             return make_output(finished_frame(done, 1.0), self.nfe(plan))
 
         return StepSampler(
-            num_steps=len(plan.schedule.times),
+            num_steps=count,
             init=lambda: self._init_state(key_kept, noise, canvas, times[0]),
             step=step,
             make_frame=make_frame,

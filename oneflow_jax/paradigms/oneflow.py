@@ -31,7 +31,7 @@ from oneflow_jax.flows import (
     token_embeddings,
 )
 from oneflow_jax.paradigms import base, objectives
-from oneflow_jax.samplers import guidance, solve, token_sampling
+from oneflow_jax.samplers import guidance, plan_values, solve, token_sampling
 from oneflow_jax.samplers.base import Frame, SampleOutput, SamplingPlan, make_output
 from oneflow_jax.samplers.steps import StepSampler
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree, Sums
@@ -215,7 +215,7 @@ class OneFlow:
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
         predict = functools.partial(self._predict, apply, table, canvas, content)
-        times = jnp.asarray(plan.schedule.times, jnp.float32)
+        times, count = plan_values.step_times(plan.schedule.times)
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
@@ -238,12 +238,11 @@ class OneFlow:
             )
 
         def finish(_: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> SampleOutput:
-            return make_output(
-                _last_frame(canvas, make_frame(jnp.int32(len(times) - 1), carry)), self.nfe(plan)
-            )
+            last = make_frame(jnp.int32(count - 1), carry)
+            return make_output(_last_frame(canvas, last), self.nfe(plan))
 
         return StepSampler(
-            num_steps=len(times),
+            num_steps=count,
             init=lambda: stepper.init(
                 interpolate(noise, content, _document_times(canvas, times[0]))
             ),

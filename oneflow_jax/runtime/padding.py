@@ -22,6 +22,12 @@ def padded_batch_size(mesh: jax.sharding.Mesh, num_documents: int, max_rows: int
     return min(ways * (2 if each <= 2 else max(4, _round_up(each))), max_rows)
 
 
+def round_max_rows(mesh: jax.sharding.Mesh, max_rows: int) -> int:
+    """Return a maximum of rows, rounded up to the same number, at least 2, for each device."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    return ways * max(2, -(-max_rows // ways))
+
+
 def padded_length(num_slots: int, max_length: int) -> int:
     """Return the row length for documents of `num_slots` slots, at most `max_length`.
 

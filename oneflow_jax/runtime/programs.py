@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import jax
+
 
 class ProgramCache:
     """Jitted functions by key, each for one set of shapes.
@@ -58,3 +60,26 @@ class ProgramCache:
                 "again, or loaded from the compilation cache, when it is needed.",
                 self.max_programs + 1,
             )
+
+
+class SamplerPrograms:
+    """The compiled programs of one sampler: `start`, `advance`, `frame` and `finish`.
+
+    Attributes:
+        used: names of the programs that were called, which are compiled.
+    """
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        """Create the programs, which are compiled when they are called first.
+
+        Args:
+            make: function from the inputs of a batch to its `samplers.steps.Sampler`.
+        """
+        self.start = jax.jit(lambda inputs: make(*inputs).start())
+        # `advance` reuses the memory of the state that it replaces, such as a KV cache.
+        self.advance = jax.jit(
+            lambda inputs, progress, stop: make(*inputs).advance(progress, stop), donate_argnums=1
+        )
+        self.frame = jax.jit(lambda inputs, progress: make(*inputs).frame(progress))
+        self.finish = jax.jit(lambda inputs, progress: make(*inputs).finish(progress))
+        self.used: set[str] = set()

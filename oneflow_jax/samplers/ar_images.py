@@ -133,7 +133,7 @@ class FlowImageSampler:
 
         stepper = solve.make_stepper(predict_x1, corrupt, self.schedule)
         solution = ode.solve(stepper, draw(keys), self.schedule.times)
-        last = solution.times[-1]
+        last = solution.last_time
         latents = jnp.where(read, source.latents, predict_x1(last, last, solution.final))
         outputs, after = network.decode(context.view.replace(latents=latents), context.cache)
         return ImageResult(source.replace(latents=latents), outputs["token_logits"][:, -1], after)

@@ -22,7 +22,7 @@ from oneflow_jax.samplers.steps import Progress
 from oneflow_jax.shapes import Array, Bool, Int, Key
 
 MAX_FRAMES = 64
-"""Number of trajectory frames: half for the first steps, the rest evenly spaced over all steps."""
+"""Maximum number of trajectory frames: half for the first steps, the rest evenly spaced."""
 
 
 @flax.struct.dataclass
@@ -53,15 +53,12 @@ class ARSampler:
     def start(self) -> Progress:
         """Process the prompts up to their first gaps."""
         state = WrittenDocuments(jnp.int32(1), self.program.prefill())
-        first = MAX_FRAMES // 2
-        stride = -(-self.num_steps // (first - 1))
-        frame_steps = (*range(first), *range(-(-first // stride) * stride, self.num_steps, stride))
         start = Progress(
             step=jnp.int32(0),
             is_done=jnp.bool_(False),
+            num_steps=jnp.int32(self.num_steps),
             state=state,
-            frame_steps=frame_steps,
-            num_steps=self.num_steps,
+            max_frames=MAX_FRAMES,
             end_time=float(self.num_steps),
         )
         return start.replace(is_done=self._is_done(start))

@@ -59,6 +59,11 @@ class Frame:
     x1_hat: Float[Array, "B L C"]
     run_time: Float[Array, ""]
 
+    def take_rows(self, rows: slice) -> "Frame":
+        """Return the frame of some documents of the batch."""
+        fewer = jax.tree.map(lambda x: x[rows], self.replace(run_time=None))
+        return fewer.replace(run_time=self.run_time)
+
 
 @flax.struct.dataclass
 class Trajectory:
@@ -78,6 +83,11 @@ class Trajectory:
     x1_hat: Float[Array, "T B L C"]
     run_times: Float[Array, "T"]
 
+    def take_rows(self, rows: slice) -> "Trajectory":
+        """Return the trajectories of some documents of the batch."""
+        fewer = jax.tree.map(lambda x: x[:, rows], self.replace(run_times=None))
+        return fewer.replace(run_times=self.run_times)
+
 
 @flax.struct.dataclass
 class SampleOutput:
@@ -96,7 +106,7 @@ class SampleOutput:
     truncated: Bool[Array, "B"]
 
 
-def make_output(frame: Frame, nfe: int) -> SampleOutput:
+def make_output(frame: Frame, nfe: int | Int[Array, ""]) -> SampleOutput:
     """Return the output of a sampler that adds no slots, so that no row is truncated."""
     full = jnp.zeros(frame.canvas.ids.shape[0], bool)
     return SampleOutput(canvas=frame.canvas, frame=frame, nfe=jnp.int32(nfe), truncated=full)
@@ -116,8 +126,8 @@ def stack_frames(frames: Sequence[Frame]) -> Trajectory:
     )
 
 
-def euler_nfe(plan: SamplingPlan) -> int:
+def euler_nfe(plan: SamplingPlan) -> int | Int[Array, ""]:
     """Return the NFE of Euler's method; each kind of guidance adds one forward pass per step."""
-    return len(plan.schedule.times) * guidance.nfe_factor(
+    return plan_values.count_steps(plan.schedule.times) * guidance.nfe_factor(
         plan.image_guidance_scale, plan.text_guidance_scale
     )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from oneflow_jax import canvas as canvases
 from oneflow_jax.canvas import Canvas, EmbeddingTable, InsertPolicy, NoisyCanvas
 from oneflow_jax.flows import deletion, gaussian, predictions
-from oneflow_jax.samplers import edit_ops, guidance, insertion, token_sampling
+from oneflow_jax.samplers import edit_ops, guidance, insertion, plan_values, token_sampling
 from oneflow_jax.samplers.base import Frame, SampleOutput, SamplingPlan
 from oneflow_jax.samplers.steps import StepSampler
 from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs
@@ -42,21 +42,19 @@ class EditSampler:
     condition_on_text_time: bool
     plan: SamplingPlan
 
-    @property
-    def run_times(self) -> Float[Array, "S"]:
-        """Global times τ of all steps: text and images change until 1, only images from 1 to 2."""
-        grid = jnp.asarray(self.plan.schedule.times, jnp.float32)
-        start = grid[0]
-        return jnp.concatenate([grid, 1 + (grid - start) / (1 - start), jnp.full(1, 2.0)])
+    def run_time(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Return the global time τ before a step; text changes until 1, images from 0 to 2."""
+        times, count = plan_values.step_times(self.plan.schedule.times)
+        start, later = times[0], times[jnp.maximum(step - count, 0)]
+        return jnp.where(step < count, times[step], 1 + (later - start) / (1 - start))
 
     def bind(
         self, apply: guidance.ApplyFn, table: EmbeddingTable, keys: Key[Array, "B"], canvas: Canvas
     ) -> StepSampler:
         """Return the steps for a batch of prompts or documents, with one PRNG key per row."""
-        both = jax.vmap(jax.random.split)(keys)
-        noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(both[:, 0], canvas.latents)
+        key_noise, key_steps = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        noise = jax.vmap(lambda key, x: jax.random.normal(key, x.shape))(key_noise, canvas.latents)
         apply = self._with_guidance(apply)
-        taus = self.run_times
 
         def init() -> insertion.GrowingCanvas:
             if self.plan.is_edit:
@@ -72,29 +70,30 @@ class EditSampler:
             return outputs, jnp.where((time < 1)[..., None], x1_hat, rows.canvas.latents)
 
         def step(n: Int[Array, ""], rows: insertion.GrowingCanvas) -> insertion.GrowingCanvas:
-            t, s = taus[n], taus[n + 1]
+            t, s = self.run_time(n), self.run_time(n + 1)
             outputs, x1_hat = predict(t, rows)
             latents = gaussian.euler_step(
                 rows.canvas.latents, x1_hat, rows.slot_times(t), rows.slot_times(s)
             )
             grown = rows.replace(canvas=rows.canvas.replace(latents=latents))
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(both[:, 1], n)
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, n)
             for n_change, change in enumerate(self._ops):
                 key = jax.vmap(jax.random.fold_in, (0, None))(step_keys, n_change)
                 grown = jax.vmap(functools.partial(change, t, s))(key, outputs, grown, noise)
             return grown
 
         def make_frame(n: Int[Array, ""], rows: insertion.GrowingCanvas) -> Frame:
-            _, x1_hat = predict(taus[n], rows)
-            return _make_frame(rows, x1_hat, taus[n])
+            tau = self.run_time(n)
+            _, x1_hat = predict(tau, rows)
+            return _make_frame(rows, x1_hat, tau)
 
         return StepSampler(
-            num_steps=len(taus) - 1,
+            num_steps=2 * plan_values.count_steps(self.plan.schedule.times),
             init=init,
             step=step,
             make_frame=make_frame,
-            make_output=lambda n, rows: self._make_output(rows, n, taus[n]),
-            is_active=lambda n, rows: _is_active(rows, taus[n]),
+            make_output=lambda n, rows: self._make_output(rows, n, self.run_time(n)),
+            is_active=lambda n, rows: _is_active(rows, self.run_time(n)),
             end_time=2.0,
         )
 

@@ -27,7 +27,7 @@ def make_stepper(predict_mean: PredictMeanFn, times: plan_values.Times) -> ode.S
         times: start times of the intervals, increasing. The state is any tree of float32 arrays
             `[*b L n]`.
     """
-    at = jnp.asarray(times, jnp.float32)
+    at, _ = plan_values.step_times(times)
 
     def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         x, _ = carry

@@ -55,19 +55,19 @@ class SolverSchedule:
     is_edit: bool = False
 
     @property
-    def nfe(self) -> int:
-        """NFE without guidance.
+    def nfe(self) -> int | Int[Array, ""]:
+        """NFE without guidance; an array inside a compiled program whose argument is the plan.
 
         A solver that reuses the last stage of a step as the first stage of the next (FSAL) takes
         one evaluation less per step, and one more at the start.
         """
-        steps = len(self.times) - 1
-        if self.solver in ("euler", RENOISE, *FLOW_MAP_SOLVERS) or steps == 0:
+        steps = plan_values.count_steps(self.times) - 1
+        if self.solver in ("euler", RENOISE, *FLOW_MAP_SOLVERS):
             return steps + 1
         tableau = _make_solver(self.solver).tableau
-        return (
-            steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
-        ) + 1
+        if tableau.fsal:
+            return steps * (tableau.num_stages - 1) + 1 * (steps > 0) + 1
+        return steps * tableau.num_stages + 1
 
 
 def make_schedule(
@@ -99,12 +99,13 @@ class Solution:
 
     Attributes:
         final: state at the last time of the schedule, one interval before t = 1.
-        times: times of the schedule.
-        trajectory: states at `times`, stacked along a new first axis; None if not requested.
+        last_time: the last time of the schedule.
+        trajectory: states at all times of the schedule, stacked along a new first axis; None if not
+            requested.
     """
 
     final: PyTree
-    times: Float[Array, "T"]
+    last_time: Float[Array, ""]
     trajectory: PyTree | None
 
 
@@ -135,14 +136,14 @@ def make_stepper(
     """
     import diffrax
 
-    times = jnp.asarray(schedule.times, jnp.float32)
+    times, count = plan_values.step_times(schedule.times)
     # `diffrax.diffeqsolve` would check the times inside the program, with callbacks to Python: JAX
     # stores no program with callbacks in its compilation cache. `make_schedule` checks the times.
     term = diffrax.ODETerm(lambda t, x, _: velocity(t, x))
     solver = _make_solver(schedule.solver)
 
     def init(x: PyTree) -> tuple[PyTree, PyTree]:
-        if len(schedule.times) == 1:  # No interval comes before the last one.
+        if isinstance(count, int) and count == 1:  # No interval comes before the last one.
             return x, None
         return x, solver.init(term, times[0], times[1], x, None)
 
@@ -165,23 +166,28 @@ def solve(
     Args:
         stepper: the steps of the solver.
         state: x at the first time; any tree of float32 arrays.
-        times: start times of the intervals, increasing.
+        times: start times of the intervals, increasing; a tuple if the trajectory is returned.
         return_trajectory: whether to return the states at all times of the schedule.
     """
-
-    def step(
-        carry: tuple[PyTree, PyTree], number: Int[Array, ""]
-    ) -> tuple[tuple[PyTree, PyTree], PyTree]:
-        return stepper.step(number, carry), carry[0] if return_trajectory else None
-
+    values, count = plan_values.step_times(times)
     carry = stepper.init(state)
-    # A loop without iterations would still trace the step, which reads the time after the first.
-    path = jax.tree.map(lambda x: x[None][:0], state) if return_trajectory else None
-    if len(times) > 1:
-        carry, path = jax.lax.scan(step, carry, jnp.arange(len(times) - 1))
     if return_trajectory:
-        path = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), path, carry[0])
-    return Solution(final=carry[0], times=jnp.asarray(times, jnp.float32), trajectory=path)
+
+        def record(
+            carry: tuple[PyTree, PyTree], number: Int[Array, ""]
+        ) -> tuple[tuple[PyTree, PyTree], PyTree]:
+            after = stepper.step(number, carry)
+            return after, after[0]
+
+        path = [jax.tree.map(lambda x: x[None], state)]
+        if count > 1:  # A loop without iterations would still be compiled.
+            carry, later = jax.lax.scan(record, carry, jnp.arange(count - 1))
+            path.append(later)
+        trajectory = jax.tree.map(lambda *parts: jnp.concatenate(parts), *path)
+        return Solution(carry[0], values[count - 1], trajectory)
+    if not isinstance(count, int) or count > 1:
+        carry = jax.lax.fori_loop(0, count - 1, stepper.step, carry)
+    return Solution(carry[0], values[count - 1], None)
 
 
 def _make_solver(name: str) -> "diffrax.AbstractSolver":

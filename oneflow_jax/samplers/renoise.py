@@ -14,8 +14,6 @@ temperature. The ODE does not have this bias.
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
 from oneflow_jax.samplers import ode, plan_values
 from oneflow_jax.shapes import Array, Float, Int, PyTree
 
@@ -36,7 +34,7 @@ def make_stepper(
         corrupt: function that corrupts the x1 prediction to the next time.
         times: start times of the intervals, increasing.
     """
-    at = jnp.asarray(times, jnp.float32)
+    at, _ = plan_values.step_times(times)
 
     def step(number: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         x, _ = carry

@@ -24,22 +24,26 @@ class Progress:
     Attributes:
         step: number of steps so far.
         is_done: whether no step is left.
-        state: what the sampler carries from step to step.
-        frame_steps: numbers of the steps before which a trajectory has a frame, increasing from 0.
         num_steps: number of steps; the maximum if the documents determine it.
+        state: what the sampler carries from step to step.
+        max_frames: maximum number of frames of a trajectory; None for a frame of each step.
         end_time: global time of finished documents (`Frame.run_time`), at most.
     """
 
     step: Int[Array, ""]
     is_done: Bool[Array, ""]
+    num_steps: Int[Array, ""]
     state: PyTree
-    frame_steps: tuple[int, ...] = flax.struct.field(pytree_node=False)
-    num_steps: int = flax.struct.field(pytree_node=False)
+    max_frames: int | None = flax.struct.field(pytree_node=False, default=None)
     end_time: float = flax.struct.field(pytree_node=False, default=1.0)
 
 
 class Sampler(Protocol):
     """A sampler with its network, prompts, keys and plan."""
+
+    @property
+    def num_steps(self) -> Int[Array, ""] | int:
+        """Number of steps; the maximum if the documents determine it."""
 
     def start(self) -> Progress:
         """Return the batch before its first step."""
@@ -56,8 +60,20 @@ class Sampler(Protocol):
 
 def sample(sampler: Sampler) -> SampleOutput:
     """Take all steps of a sampler in one program."""
-    progress = sampler.start()
-    return sampler.finish(sampler.advance(progress, progress.num_steps))
+    return sampler.finish(sampler.advance(sampler.start(), sampler.num_steps))
+
+
+def frame_steps(num_steps: int, max_frames: int | None) -> list[int]:
+    """Return the numbers of the steps before which a trajectory has a frame.
+
+    These are all steps, or at most `max_frames`: half of them the first steps, and the others
+    evenly spaced.
+    """
+    if max_frames is None or num_steps <= max_frames:
+        return list(range(num_steps))
+    first = max_frames // 2
+    stride = -(-num_steps // (first - 1))
+    return [*range(first), *range(-(-first // stride) * stride, num_steps, stride)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +93,7 @@ class StepSampler:
         end_time: global time of finished documents, at most.
     """
 
-    num_steps: int
+    num_steps: Int[Array, ""] | int
     init: Callable[[], PyTree]
     step: Callable[[Int[Array, ""], PyTree], PyTree]
     make_frame: Callable[[Int[Array, ""], PyTree], Frame]
@@ -92,23 +108,23 @@ class StepSampler:
         return Progress(
             step=jnp.int32(0),
             is_done=~self._is_active(jnp.int32(0), state),
+            num_steps=jnp.int32(self.num_steps),
             state=state,
-            frame_steps=tuple(range(self.num_steps)),
-            num_steps=self.num_steps,
             end_time=self.end_time,
         )
 
     def advance(self, progress: Progress, stop: Int[Array, ""] | int) -> Progress:
         """Take steps until `stop` steps are taken in all, or no step is left."""
         moves = self.num_steps - self.last_in_output
-        # XLA finds the number of iterations of a loop whose condition is this comparison alone.
-        end = min(stop, moves) if isinstance(stop, int) else jnp.minimum(stop, moves)
+        is_constant = isinstance(stop, int) and isinstance(moves, int)
+        # XLA knows the number of iterations of a loop whose condition compares with a constant.
+        end = min(stop, moves) if is_constant else jnp.minimum(stop, moves)
 
         def can_continue(at: tuple[Int[Array, ""], PyTree]) -> Bool[Array, ""]:
             return at[0] < end if self.is_active is None else (at[0] < end) & self.is_active(*at)
 
         step, state = progress.step, progress.state
-        if moves > 0:  # A loop without iterations would still be compiled.
+        if not is_constant or end > 0:  # A loop without iterations would still be compiled.
             step, state = jax.lax.while_loop(
                 can_continue, lambda at: (at[0] + 1, self.step(*at)), (step, state)
             )

@@ -5,6 +5,8 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -13,10 +15,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that only programs on this machine can reach."""
-
-
-class BodyTooLargeError(Exception):
-    """The body of a request has more bytes than the limit."""
 
 
 class Guard:
@@ -48,13 +46,10 @@ class Guard:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self.max_body_bytes:
-                raise BodyTooLargeError
+                raise HTTPException(413, self._too_large())
             return message
 
-        try:
-            await self.app(scope, receive_limited, send)
-        except BodyTooLargeError:  # The application reads the body before it starts its answer.
-            await _answer(send, 413, self._too_large())
+        await self.app(scope, receive_limited, send)
 
     def _refuse(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Return the status and message for a request that is refused; None for any other."""

@@ -90,6 +90,8 @@ async def post_generate(body: wire.GenerateRequest, request: fastapi.Request) ->
     served = request.app.state.service
 
     def check() -> tuple[Call, list[str]]:
+        # Check the sizes first: the work of the other checks grows with them.
+        served.limits.check(body.samples, body.steps)
         model = served.get_model(body.model)
         prompt = body.read_prompt(served.limits)
         call = model.prepare_generate(prompt, samples=body.samples, **body.sampling_options())
@@ -104,6 +106,7 @@ async def post_edit(body: wire.EditRequest, request: fastapi.Request) -> respons
     served = request.app.state.service
 
     def check() -> tuple[Call, list[str]]:
+        served.limits.check(1, body.steps)
         model = served.get_model(body.model)
         document = body.read_document(served.limits)
         call = model.prepare_edit(document, start=body.start, **body.sampling_options())
@@ -129,7 +132,8 @@ async def _run(
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return responses.StreamingResponse(stream, media_type="text/event-stream", headers=headers)
     try:
-        return _answer_last(await _wait_for_last(request, queue), warnings)
+        last = await _wait_for_last(request, queue)
+        return await run_in_threadpool(_answer_last, last, warnings)
     finally:
         served.cancel(job)
 
@@ -203,6 +207,8 @@ def _answer_validation_error(
     _: fastapi.Request, error: RequestValidationError
 ) -> responses.Response:
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _answer(400, f"body: not JSON ({first['ctx']['error']}). Send a JSON object.")
     field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
     value = repr(first.get("input"))[:80]
     return _answer(400, f"{field}={value}: {first['msg']}. See docs/serving.md for the fields.")

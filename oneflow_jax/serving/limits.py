@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from oneflow_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -24,3 +26,13 @@ class Limits:
     images: int = 16
     image_pixels: int = 16_000_000
     body_bytes: int = 32_000_000
+
+    def check(self, samples: int, steps: int | None) -> None:
+        """Check the size of a request; `steps` is None if the request gives none.
+
+        Raises:
+            UserError: there are too many samples or steps.
+        """
+        for field, value, most in (("samples", samples, self.rows), ("steps", steps, self.steps)):
+            if value is not None and value > most:
+                raise UserError(f"{field}={value}: too many for this server. Give {most} at most.")

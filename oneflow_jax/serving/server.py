@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -59,10 +60,11 @@ def run(models: dict[str, str], host: str, port: int, token_file: str | None) ->
         raise UserError(
             f"oneflow serve needs {error.name}. Run pip install -r requirements-serve.txt."
         ) from error
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = uvicorn.Config(None, host=host, port=port).bind_socket()
-    except SystemExit as error:
-        raise UserError(f"--port={port}: {host} does not accept it. Give another port.") from error
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--host={host} --port={port}: {error}. Give another one.") from error
     with listener:
         machine.configure()
         served = service.Service(models)

@@ -11,16 +11,20 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from oneflow_jax.api.batch import BatchRun
 from oneflow_jax.api.call import Call
 from oneflow_jax.api.model import Model
-from oneflow_jax.errors import UserError
 from oneflow_jax.serving import events
 from oneflow_jax.serving.counters import Counters
 from oneflow_jax.serving.limits import Limits
 from oneflow_jax.serving.models import ModelRegistry
+
+QUIET_STEPS = 8
+"""Steps of a batch without streams, before the worker checks for cancelled requests."""
+
+STOPPED = "The server was stopped. Send the request again later."
 
 
 class QueueFullError(Exception):
@@ -133,7 +137,7 @@ class Service:
             QueueFullError: too many requests wait.
             WorkerStoppedError: the service is closed.
         """
-        self._check_limits(call)
+        self.limits.check(call.num_documents, call.num_steps)
         job = Job(model or self.default_model, call, listener, wants_states)
         with self._changed:
             if self._closed or not self.is_alive:
@@ -145,7 +149,7 @@ class Service:
                 )
             self._waiting.append(job)
             self.counters.add("received")
-            self._tell_positions()
+            self._send_positions()
             self._changed.notify()
         return job
 
@@ -156,35 +160,32 @@ class Service:
             if job in self._waiting:
                 self._waiting.remove(job)
                 self.counters.add("cancelled")
-                self._tell_positions()
+                self._send_positions()
+
+    def __enter__(self) -> "Service":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Stop the worker after its current batch, and fail all requests that wait."""
+        """Stop the worker after its current step, and fail all requests that are not finished."""
         with self._changed:
             self._closed = True
             waiting, self._waiting = self._waiting, collections.deque()
             self._changed.notify()
-        for job in waiting:
-            self._finish(job, events.Failed("The server was stopped.", is_bug=False))
+        self._fail(waiting, events.Failed(STOPPED, is_bug=False))
         self._worker.join()
-
-    def _check_limits(self, call: Call) -> None:
-        for field, value, most in (
-            ("samples", call.num_documents, self.limits.rows),
-            ("steps", call.num_steps, self.limits.steps),
-        ):
-            if value > most:
-                raise UserError(f"{field}={value}: too many for this server. Give {most} at most.")
 
     def _work(self) -> None:
         while batch := self._take_batch():
             try:
                 self._run(batch)
+            except WorkerStoppedError:
+                self._fail(batch, events.Failed(STOPPED, is_bug=False))
             except Exception as error:  # A failed batch must not end the server.
                 logging.exception("A batch of %d requests failed.", len(batch))
-                failed = events.Failed(f"The batch failed: {error}", is_bug=True)
-                for job in batch:
-                    self._finish(job, failed)
+                self._fail(batch, events.Failed(f"The batch failed: {error}", is_bug=True))
 
     def _take_batch(self) -> list[Job]:
         """Wait for a request; return it with those that fit its batch, or [] to stop."""
@@ -199,10 +200,10 @@ class Service:
                     batch.append(job)
                     rows += job.call.num_documents
                     self._waiting.remove(job)
-            self._tell_positions()
+            self._send_positions()
             return batch
 
-    def _tell_positions(self) -> None:
+    def _send_positions(self) -> None:
         for position, job in enumerate(self._waiting):
             if job.position != position:
                 job.position = position
@@ -215,32 +216,37 @@ class Service:
         run = self.models[batch[0].model].start_batch(calls, self.limits.rows)
         self.counters.add("batches")
         self.counters.add("rows", sum(call.num_documents for call in calls))
-        if run.is_new:
+        shows_states = any(job.wants_states for job in batch)
+        if run.needs_compilation(shows_states=shows_states):
             self._send(batch, events.Compiling())
         while not run.is_done:
+            if self._closed:
+                raise WorkerStoppedError(STOPPED)
             if all(job.cancelled for job in batch):
                 self.counters.add("cancelled", len(batch))
                 return
             self._advance(batch, run)
-        results = run.results()
+        results = run.results(shows_states=shows_states)
         seconds = time.monotonic() - start
         for job, made in zip(batch, results, strict=True):
             if job.wants_states:
                 self._send([job], events.State(run.step, run.step, made.last_steps))
-            if job.cancelled:
-                self.counters.add("cancelled")
-            else:
-                self._finish(job, events.Done(made.documents, made.nfe, seconds))
+            self._finish(job, events.Done(made.documents, made.nfe, seconds))
 
     def _advance(self, batch: Sequence[Job], run: BatchRun) -> None:
-        """Run the next step, and send the documents before it to the requests that want them."""
+        """Run the next steps, and send the documents before them to requests that want them."""
         shown = [n for n, job in enumerate(batch) if job.wants_states and not job.cancelled]
         step = run.step
-        for n, documents in run.advance(shown).items():
+        for n, documents in run.advance(shown, 1 if shown else QUIET_STEPS).items():
             self._send([batch[n]], events.State(step, run.num_steps, documents))
 
+    def _fail(self, jobs: Iterable[Job], event: events.Failed) -> None:
+        for job in jobs:
+            self._finish(job, event)
+
     def _finish(self, job: Job, event: events.Done | events.Failed) -> None:
-        self.counters.add("finished" if isinstance(event, events.Done) else "failed")
+        result = "finished" if isinstance(event, events.Done) else "failed"
+        self.counters.add("cancelled" if job.cancelled else result)
         self._send([job], event)
 
     def _send(self, jobs: Sequence[Job], event: events.Event) -> None:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import PIL.Image
 import pydantic
@@ -22,9 +22,6 @@ from oneflow_jax.viewer import trajectory
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Formats of given images, by their names in Pillow."""
-
-Number = Annotated[float, pydantic.Field(strict=False)]
-"""A JSON number; an integer is converted to float."""
 
 
 class _Fields(pydantic.BaseModel):
@@ -46,13 +43,13 @@ class Options(_Fields):
     steps: int | None = None
     solver: str | None = None
     time_grid: str | None = None
-    image_guidance_scale: Number | None = None
-    text_guidance_scale: Number | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
+    image_guidance_scale: float | None = None
+    text_guidance_scale: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
     top_k: int | None = None
     unmask_order: str | None = None
-    remask_prob: Number | None = None
+    remask_prob: float | None = None
     seed: int | None = None
 
     def sampling_options(self) -> SamplingOptions:
@@ -89,7 +86,7 @@ class EditRequest(Options):
     """Body of `/v1/edit`."""
 
     document: list[Part]
-    start: Number | None = None
+    start: float | None = None
 
     def read_document(self, limits: Limits) -> Document:
         """Convert the document.

@@ -9,6 +9,7 @@ from etils import epath
 
 import oneflow_jax as of
 from oneflow_jax import generate
+from oneflow_jax.runtime import programs
 from tests import runs
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -39,6 +40,7 @@ def request(model, rng, images=None, samples=None, is_guided=None):
         "image_guidance_scale": float(scales[0]),
         "text_guidance_scale": float(scales[1]),
         "seed": int(rng.integers(2**31)),
+        "steps": int(rng.integers(1, 6)),
     }
     parts = [("red", of.IMAGE), (of.TEXT, of.IMAGE), (of.text(2), of.IMAGE)]
     prompt = [part for _ in range(images) for part in parts[rng.integers(3)]]
@@ -79,12 +81,12 @@ def test_models_share_programs():
     assert (first.num_compilations, second.num_compilations) == (1, 0)
 
 
-def constant_program(generator, arguments):
-    """Return a program in which the plan's values are constants."""
-    *_, plan = arguments
+def make_constant_programs(generator, inputs):
+    """Return programs in which the plan's values are constants."""
+    *_, plan = inputs
     parts = {"model": generator.system.model, "paradigm": generator.system.paradigm}
-    program = jax.jit(functools.partial(generate.sample_batch, plan=plan, **parts))
-    return lambda *arrays: program(*arrays[:-1])
+    make_sampler = functools.partial(generate.make_sampler, **parts)
+    return programs.SamplerPrograms(lambda *arrays: make_sampler(*arrays[:-1], plan))
 
 
 KINDS = [
@@ -102,7 +104,7 @@ def test_documents_are_those_of_programs_with_constants(kind, options, more, tmp
     options = options | more | {"steps": 3, "image_guidance_scale": 1.5}
     prompt = ["red", of.IMAGE, of.TEXT]
     documents = model.generate(prompt, samples=4, **options)
-    monkeypatch.setattr(generate.Generator, "_program", constant_program)
+    monkeypatch.setattr(generate.Generator, "_programs", make_constant_programs)
     for document, constant in zip(
         documents, model.generate(prompt, samples=4, **options), strict=True
     ):

@@ -39,16 +39,16 @@ def model(folder):
 
 @pytest.fixture
 def traces(model, monkeypatch):
-    """Return a list that gets one entry each time the sampler is traced."""
+    """Return a list that gets the shape of the canvas each time a program is traced."""
     shapes = []
     kind = type(model._system.paradigm)
-    sample = kind.sample
+    sampler = kind.sampler
 
-    def traced_sample(self, apply, table, keys, canvas, plan):
+    def traced_sampler(self, apply, table, keys, canvas, plan):
         shapes.append(canvas.ids.shape)
-        return sample(self, apply, table, keys, canvas, plan)
+        return sampler(self, apply, table, keys, canvas, plan)
 
-    monkeypatch.setattr(kind, "sample", traced_sample)
+    monkeypatch.setattr(kind, "sampler", traced_sampler)
     generate.PROGRAMS.clear()  # Other tests may have compiled the same programs.
     return shapes
 
@@ -131,14 +131,14 @@ def test_generate_batch_returns_one_document_per_prompt(model):
 def test_programs_are_compiled_for_shapes_not_for_prompts(model, traces):
     options = {"image_guidance_scale": 1.5}  # No other test uses this option.
     model.generate("a picture of red: <image>", **options)
-    assert len(traces) == 1
-    assert traces[0][0] == 8
+    programs = len(traces)
+    assert {shape[0] for shape in traces} == {16}
     model.generate("blue <image>", seed=5, **options)
     model.generate_batch(["green <image>", "<image>"], **options)
-    model.generate("<image>", samples=8, seed=2, **options)
-    assert len(traces) == 1
-    model.generate("<image>", samples=9, **options)
-    assert len(traces) == 2
+    model.generate("<image>", samples=16, seed=2, **options)
+    assert len(traces) == programs
+    model.generate("<text> <image> " * 4, **options)
+    assert len(traces) == 2 * programs
 
 
 def test_the_stream_ends_with_the_document(model):

@@ -24,6 +24,7 @@ from benchmarks import (
     requests,
     roofline,
     sample,
+    serve,
     style_judge,
     timing,
     train_step,
@@ -69,6 +70,15 @@ def test_random_requests_compile_nothing_after_the_warm_up(tmp_path):
     assert results["random requests"]["requests"] == 5
     assert results["random requests"]["sampling programs"] == 0
     assert results["random requests"]["compiled programs"] == 0
+
+
+def test_a_server_under_load_answers_what_the_model_generates(tmp_path):
+    path, folder = tmp_path / "serve.json", runs.trained_run()[1]
+    flags = ["--requests=6", "--forms=3", "--steps=1", "--clients", "2"]
+    serve.main(["--workdir", str(folder), *flags, "--json", str(path)])
+    results = json.loads(path.read_text())["2 clients"]
+    assert (results["requests"], results["lost"], results["wrong"]) == (6, 0, 0)
+    assert results["requests per second"] > 0
 
 
 def test_sample_writes_its_cases(tmp_path):

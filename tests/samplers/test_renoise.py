@@ -53,7 +53,7 @@ def run_solver(solver, steps, return_trajectory=False):
     plan = ode.make_schedule(solver, steps)
     stepper = solve.make_stepper(predict_mean, corrupt, plan)
     solution = ode.solve(stepper, sample_noise(0), plan.times, return_trajectory)
-    t = solution.times[-1]
+    t = solution.last_time
     return predict_mean(t, solve.last_prediction_end(plan, t), solution.final), solution
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: a service with the tiny run, and its application without a socket."""
+"""Fixtures: a small model, a service with it, and its application without a socket."""
 
 import pytest
 
@@ -6,20 +6,19 @@ pytest.importorskip("fastapi", reason="pip install -r requirements-serve.txt")
 
 from fastapi.testclient import TestClient
 
-import oneflow_jax as of
-from oneflow_jax.serving import http, service
+from oneflow_jax.serving import http, limits, service
 from tests import runs
 
 
 @pytest.fixture(scope="session")
-def model():
-    return of.load(runs.trained_run()[1], {"sampling.steps": 2})
+def model(tmp_path_factory):
+    return runs.make_untrained_model("oneflow", tmp_path_factory.mktemp("serving"))
 
 
 @pytest.fixture
 def served(model):
-    """Yield a service with one model."""
-    running = service.Service({"tiny": model})
+    """Yield a service with one model, and at most 32 documents in a batch."""
+    running = service.Service({"tiny": model}, limits.Limits(rows=32, queue=64, steps=16))
     yield running
     running.close()
 
