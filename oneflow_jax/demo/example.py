@@ -1,4 +1,8 @@
-"""Finished documents that the page shows when it opens; the server generates them at its start."""
+"""Requests that the server makes when it starts: the documents that the page shows at first.
+
+A second request, whose documents are not shown, compiles the programs with guidance. So no slider
+of the page has to wait for a program, as long as documents are not longer than the example.
+"""
 
 import json
 import threading
@@ -11,6 +15,9 @@ SAMPLES = 4
 """Number of documents that the page generates for a prompt."""
 
 SEED = 0
+
+GUIDANCE = 2.0
+"""Scale of the second request; all scales other than 1 have the same programs."""
 
 KEEP_ALIVE_S = 10.0
 """Seconds without an event after which a stream sends a comment."""
@@ -25,7 +32,7 @@ class Example:
     """
 
     def __init__(self, served: service.Service) -> None:
-        """Queue the request."""
+        """Queue both requests."""
         self.model = served.default_model
         model = served.get_model(None)
         self.prompt = descriptions.describe(self.model, model)["prompts"][0]
@@ -33,6 +40,10 @@ class Example:
         self._changed = threading.Condition()
         call = model.prepare_generate(self.prompt, samples=SAMPLES, seed=SEED)
         served.submit(None, call, self._listen, wants_states=True)
+        guided = model.prepare_generate(
+            self.prompt, samples=SAMPLES, steps=1, image_guidance_scale=GUIDANCE
+        )
+        served.submit(None, guided, lambda event: None, wants_states=True)
 
     def stream(self) -> Iterator[str]:
         """Yield all events as server-sent events: first those of the past, then each new one."""

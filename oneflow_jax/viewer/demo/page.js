@@ -84,7 +84,7 @@ const results = {
     let stories = null;
     for await (const { name, data: event } of events) {
       if (name === "error") throw new Error(event.message);
-      if (name === "queued") progress.show(event.position ? `Waiting for ${event.position} other requests ...` : "Starting ...");
+      if (name === "queued") progress.show(event.position ? `Waiting for ${event.position} other requests ...` : "Waiting for the server ...");
       if (name === "compiling") progress.show("Compiling a program for documents of this length; it is needed only once ...");
       if (name === "state") {
         const isFirst = !stories;
