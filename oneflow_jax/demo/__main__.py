@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
         run(args.workdir, args.port)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # uvicorn raises it again after Ctrl-C has stopped the server.
+        print("The server has stopped.")
 
 
 def run(folders: list[str], port: int) -> None:
@@ -64,7 +66,10 @@ def run(folders: list[str], port: int) -> None:
         host.configure()
         print(f"Loading the model {next(iter(models))} ...", flush=True)
         app = server.make_app(service.Service(models))
-        print(f"Open http://{ADDRESS}:{listener.getsockname()[1]} (Ctrl-C stops the server).")
+        print(
+            f"Open http://{ADDRESS}:{listener.getsockname()[1]} (Ctrl-C stops the server).",
+            flush=True,
+        )
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
         uvicorn.Server(config).run([listener])
 

@@ -62,6 +62,15 @@ def test_no_free_port_is_reported(monkeypatch):
             command.open_port(port)
 
 
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
+    def stop(folders, port):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", stop)
+    command.main([])
+    assert capsys.readouterr().out == "The server has stopped.\n"
+
+
 @pytest.fixture(scope="module")
 def client():
     """Yield a client of the demo with the tiny run."""
