@@ -82,9 +82,11 @@ const results = {
   /** Draws the states of a request as they arrive, and returns the data of its last event. */
   async follow(events, describe, mount) {
     let stories = null;
+    let compiled = false;
     for await (const { name, data: event } of events) {
       if (name === "error") throw new Error(event.message);
       if (name === "queued") progress.show(event.position ? `Waiting for ${event.position} other requests ...` : "Waiting for the server ...");
+      compiled ||= name === "compiling";
       if (name === "compiling") progress.show("Compiling a program for documents of this length; it is needed only once ...");
       if (name === "state") {
         const isFirst = !stories;
@@ -97,7 +99,7 @@ const results = {
       if (name === "done") {
         event.documents.forEach((result, at) => (stories[at].result = result.parts.map((part) => (part.image ? { image: pngUri(part.image) } : part))));
         this.finish(stories);
-        return event;
+        return { ...event, compiled };
       }
     }
     throw new Error("The server closed the connection before the document was finished. Try again.");
@@ -119,9 +121,9 @@ const results = {
     show.play();
   },
 
-  report({ documents, nfe, seconds, warnings, changes }) {
+  report({ documents, nfe, seconds, compiled, warnings, changes }) {
     const count = documents.length === 1 ? "One document" : `${documents.length} documents`;
-    const lines = [`${count} in ${seconds.toFixed(1)} s, NFE ${nfe}.`, ...warnings.map(reword)];
+    const lines = [`${count} in ${seconds.toFixed(1)} s${compiled ? " with the compilation of programs" : ""}, NFE ${nfe}.`, ...warnings.map(reword)];
     if (documents.some((made) => made.truncated)) lines.push("A document was full, so some insertions were left out.");
     if (changes) lines.push(changes.length ? `Changed: ${changes.join("; ")}.` : "The model changed nothing.");
     byId("outcome").replaceChildren(...lines.map((line) => Object.assign(element("p"), { textContent: line })));
