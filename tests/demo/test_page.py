@@ -131,6 +131,17 @@ def test_typed_tags_become_boxes(tab, fake):
     ]
 
 
+def test_several_tags_at_once_become_boxes(tab, fake):
+    wait_until_finished(tab)
+    editor(tab).fill("<text> <image>, then <text:2> en")
+    editor(tab).press_sequentially("d")  # The caret is still behind the text.
+    assert read_gaps(tab) == ["text", "image", "text, 2 tokens"]
+    generate(tab)
+    wait_until_finished(tab)
+    parts = [str(part) for part in last_request(fake)[0]]
+    assert parts == ["<text>", "<image>", ", then", "<text:2>", "end"]
+
+
 def test_names_are_found_and_inserted(tab):
     editor(tab).fill("")
     names = tab.locator("#name-list button:visible")

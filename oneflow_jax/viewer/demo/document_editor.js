@@ -87,18 +87,28 @@ class DocumentEditor {
   }
 
   update() {
-    for (const node of this.textNodes()) {
-      const typed = TAG.exec(node.data);
-      if (!typed) continue;
-      const after = node.splitText(typed.index);
-      after.data = after.data.slice(typed[0].length);
-      const range = document.createRange();
-      range.setStart(after, 0);
-      this.caret = range;
-      this.insert(makeGap(typed[0]));
-    }
+    for (const node of this.textNodes()) this.replaceTags(node);
     this.root.classList.toggle("empty", !this.parts().length);
     this.change();
+  }
+
+  /** Replaces the tags in a text node by boxes; the caret stays where it is in the text. */
+  replaceTags(node) {
+    let offset = this.caret?.startContainer === node ? this.caret.startOffset : node.length;
+    let rest = node;
+    for (let typed; (typed = TAG.exec(rest.data)); ) {
+      const after = rest.splitText(typed.index);
+      after.data = after.data.slice(typed[0].length);
+      this.caret = document.createRange();
+      this.caret.setStartBefore(after);
+      this.insert(makeGap(typed[0]));
+      offset -= typed.index + typed[0].length;
+      rest = after;
+    }
+    if (rest === node || offset <= 0 || !rest.length) return;
+    this.caret.setStart(rest, Math.min(offset, rest.length));
+    this.caret.collapse(true);
+    if (document.activeElement === this.root) this.focus();
   }
 
   textNodes() {
@@ -126,7 +136,7 @@ class DocumentEditor {
     range.setStart(space, 1);
     range.collapse(true);
     this.caret = range;
-    if (this.root.contains(document.activeElement) || document.activeElement === this.root) this.focus();
+    if (document.activeElement === this.root) this.focus();
   }
 
   focus() {
