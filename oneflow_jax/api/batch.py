@@ -80,7 +80,7 @@ class BatchRun:
 
         Args:
             shown: indices of the calls whose documents are returned.
-            num_steps: number of steps to take at least, if so many are left.
+            num_steps: minimum number of steps to take; fewer if fewer are left.
 
         Returns:
             The documents of each call in `shown` before these steps.

@@ -192,15 +192,7 @@ class MaskFlow:
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
 
-        def predict(
-            t: Float[Array, ""], state: NoisyState
-        ) -> tuple[Float[Array, "B L V"], Float[Array, "B L C"]]:
-            """Return the logits of the tokens and the x1 prediction of the patches."""
-            time = jnp.where(canvas.to_generate, t, 1.0)
-            outputs = apply(_make_noisy_canvas(canvas, state, time, table))
-            x1_hat = self.image_prediction.to_x1(outputs["image"], state.latents, time)
-            is_free = (canvas.to_generate & canvas.is_image)[..., None]
-            return outputs["text_logits"], jnp.where(is_free, x1_hat, canvas.latents)
+        predict = functools.partial(self._predict, apply, table, canvas)
 
         def step(number: Int[Array, ""], state: NoisyState) -> NoisyState:
             interval = Interval(number, times[number], times[number + 1])
@@ -232,6 +224,21 @@ class MaskFlow:
             make_frame=make_frame,
             make_output=finish,
         )
+
+    def _predict(
+        self,
+        apply: guidance.ApplyFn,
+        table: EmbeddingTable,
+        canvas: Canvas,
+        t: Float[Array, ""],
+        state: NoisyState,
+    ) -> tuple[Float[Array, "B L V"], Float[Array, "B L C"]]:
+        """Return the logits of the tokens and the x1 prediction of the patches."""
+        time = jnp.where(canvas.to_generate, t, 1.0)
+        outputs = apply(_make_noisy_canvas(canvas, state, time, table))
+        x1_hat = self.image_prediction.to_x1(outputs["image"], state.latents, time)
+        is_free = (canvas.to_generate & canvas.is_image)[..., None]
+        return outputs["text_logits"], jnp.where(is_free, x1_hat, canvas.latents)
 
     def _init_state(
         self,

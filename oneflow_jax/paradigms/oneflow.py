@@ -229,13 +229,7 @@ class OneFlow:
         def make_frame(step: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> Frame:
             t, (state, _) = times[step], carry
             made = predict(t, solve.last_prediction_end(plan.schedule, t), state)
-            return Frame(
-                canvas=canvas.replace(ids=made.ids, latents=state.latents),
-                time=self._slot_times(canvas, t),
-                confidence=made.confidence,
-                x1_hat=made.x1_hat.latents,
-                run_time=t,
-            )
+            return self._make_frame(canvas, t, state, made)
 
         def finish(_: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> SampleOutput:
             last = make_frame(jnp.int32(count - 1), carry)
@@ -250,6 +244,17 @@ class OneFlow:
             make_frame=make_frame,
             make_output=finish,
             last_in_output=True,
+        )
+
+    def _make_frame(
+        self, canvas: Canvas, t: Float[Array, ""], state: FlowState, made: Prediction
+    ) -> Frame:
+        return Frame(
+            canvas=canvas.replace(ids=made.ids, latents=state.latents),
+            time=self._slot_times(canvas, t),
+            confidence=made.confidence,
+            x1_hat=made.x1_hat.latents,
+            run_time=t,
         )
 
     def _predict(
