@@ -9,6 +9,7 @@ from oneflow_jax.api import state
 from oneflow_jax.api.document import Document, EditResult
 from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.data import prompt as prompts
+from oneflow_jax.data.edits import Edit
 from oneflow_jax.errors import UserError, check_one_of
 from oneflow_jax.serving import events
 from oneflow_jax.serving.counters import Counters
@@ -128,5 +129,6 @@ class FakeService:
             return
         documents = [state.from_frame(view.frames[-1]).document for view in views]
         if call.is_edit:
-            documents = [EditResult(document.parts) for document in documents]
+            edits = (Edit(1, "cat", "cow"), Edit(2, "too", None), Edit(2, None, "here"))
+            documents = [EditResult(document.parts, edits=edits) for document in documents]
         listener(events.Done(documents, steps, 0.25))

@@ -327,7 +327,9 @@ def test_a_document_is_edited_in_place_and_revised(tab, fake):
     parts, options = last_request(fake)
     assert parts[0] == "look, A red square"
     assert options["start"] == 0.5
-    expect(tab.locator("#outcome")).to_contain_text("The model changed nothing.")
+    expect(tab.locator("#outcome")).to_contain_text(
+        "Changes: cat → cow, deleted too, inserted here."
+    )
     assert tab.locator(".card").count() == 4
 
 

@@ -125,7 +125,7 @@ const results = {
     const count = documents.length === 1 ? "One document" : `${documents.length} documents`;
     const lines = [`${count} in ${seconds.toFixed(1)} s${compiled ? " with the compilation of programs" : ""}, NFE ${nfe}.`, ...warnings.map(reword)];
     if (documents.some((made) => made.truncated)) lines.push("A document was full, so some insertions were left out.");
-    if (changes) lines.push(changes.length ? `Changed: ${changes.join("; ")}.` : "The model changed nothing.");
+    if (changes) lines.push(changes.length ? `Changes: ${changes.map(describeChange).join(", ")}.` : "The model changed nothing.");
     byId("outcome").replaceChildren(...lines.map((line) => Object.assign(element("p"), { textContent: line })));
   },
 
@@ -179,6 +179,11 @@ const results = {
     await this.run((signal) => request("demo/example", { signal }), describe, this.mountAll);
   },
 };
+
+/** Returns an edit without the number of its word, which the page does not show. */
+function describeChange(change) {
+  return change.replace(/^(after )?\d+: /, "").replace(" -> ", " → ");
+}
 
 /** Returns the values of an object as texts. */
 function texts(values) {
