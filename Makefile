@@ -9,7 +9,7 @@ TESTS_NEED := requirements.txt requirements-test.txt requirements-metrics.txt re
 DEMO := .venv/demo
 DOCS := .venv/docs
 
-# Folders of runs that the demo's page offers in addition to the shipped model.
+# Folders of runs that the demo offers first; it also offers the shipped model and those in runs/.
 RUNS ?=
 
 .PHONY: quickstart emoji-styles demo docs notebook test test-fast parity aot lint clean
@@ -54,7 +54,7 @@ $(RUN)/ready: requirements.txt
 	$(RUN)/bin/pip install --quiet -r requirements.txt
 	touch $@
 
-$(DEMO)/ready: requirements.txt requirements-demo.txt
+$(DEMO)/ready: requirements.txt requirements-demo.txt requirements-serve.txt
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/pip install --quiet --upgrade pip
 	$(DEMO)/bin/pip install --quiet -r requirements.txt -r requirements-demo.txt

@@ -35,7 +35,7 @@ setuptools.setup(
     # The repository shows its configurations at the top; the installed package contains them.
     package_dir={"oneflow_jax.configs": "configs"},
     package_data={
-        "oneflow_jax.viewer": ["*.html", "*.css", "*.js"],
+        "oneflow_jax.viewer": ["*.html", "*.css", "*.js", "demo/*"],
         "oneflow_jax.shipped": ["*.json", "*.model", "*.safetensors", "*.md", "codec/*"],
     },
     entry_points={"console_scripts": ["oneflow = oneflow_jax.__main__:main"]},

@@ -82,6 +82,7 @@ SLOW = (
     "test_docs.py",
     "test_site.py",
     "viewer/test_browser.py",
+    "demo/test_page.py",
 )
 """Files and folders of tests that take a minute or more, the longest first.
 

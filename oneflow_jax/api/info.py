@@ -3,7 +3,7 @@
 import dataclasses
 
 SHOWN_WORDS = 200
-"""Maximum number of words that `str(info)` shows."""
+"""Maximum number of words, and of names, that `str(info)` shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,9 @@ class ModelInfo:
         words: words and beginnings of words that are one token, in alphabetical order. A small
             tokenizer has a token for each frequent word of its training texts, so the model
             probably knows only these words.
+        names: names in the training data, such as "tiger"; for own data, its most frequent
+            captions. () if the data set has no list of names, or if the prepared own data is not on
+            this machine.
     """
 
     name: str
@@ -32,11 +35,10 @@ class ModelInfo:
     slots: int
     can_edit: bool
     words: tuple[str, ...] = dataclasses.field(repr=False)
+    names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def __str__(self) -> str:
         """Return the description in one line per attribute."""
-        more = len(self.words) - SHOWN_WORDS
-        words = ", ".join(self.words[:SHOWN_WORDS]) + (f" and {more:,} more" if more > 0 else "")
         gap = "any length" if self.gap_tokens is None else f"{self.gap_tokens} tokens at most"
         return "\n".join(
             (
@@ -45,6 +47,12 @@ class ModelInfo:
                 f"text of a gap <text>: {gap}",
                 f"document: {self.slots} slots at most",
                 f"edits finished documents: {'yes' if self.can_edit else 'no'}",
-                f"words: {words}",
+                *([f"names: {_shorten(self.names)}"] if self.names else []),
+                f"words: {_shorten(self.words)}",
             )
         )
+
+
+def _shorten(words: tuple[str, ...]) -> str:
+    more = len(words) - SHOWN_WORDS
+    return ", ".join(words[:SHOWN_WORDS]) + (f" and {more:,} more" if more > 0 else "")

@@ -19,7 +19,7 @@ from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, 
 from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
-from oneflow_jax.build import sampling, values
+from oneflow_jax.build import known_names, sampling, values
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
@@ -110,7 +110,7 @@ class Model:
         return self._system.config.copy_and_resolve_references()
 
     def info(self) -> ModelInfo:
-        """Describe the model: its sizes, limits, and the words that it knows.
+        """Describe the model: its sizes, limits, and the words and names that it knows.
 
         Examples:
             >>> model.info().paradigm
@@ -126,6 +126,7 @@ class Model:
             slots=layout.length,
             can_edit=system.paradigm.supports_editing,
             words=tuple(sorted(layout.vocab.words)),
+            names=self._names,
         )
 
     def generate(
@@ -309,6 +310,11 @@ class Model:
         grid_name = config.sampling.time_grid
         grid = self._learned_grid if grid_name == sampling.LEARNED_GRID else grid_name
         return sampling.sampling_plan(config, self._system.paradigm, grid, edit=edit)
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        """The names in the training data, listed only once because that reads many documents."""
+        return known_names.list_names(self._system.config)
 
     @functools.cached_property
     def _learned_grid(self) -> time_grids.GridSpec:

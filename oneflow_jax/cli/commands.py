@@ -16,8 +16,8 @@ FLAGS = {
     "or the path of a .py file. Default: the configuration of the run in --workdir.",
     KEYS: "New value of one key of the configuration. Repeat the flag for several keys. `oneflow "
     "configs NAME` shows all keys.",
-    "WORKDIR": "Folder of a run whose model the page offers in addition to the package's model. "
-    "Several folders are allowed.",
+    "WORKDIR": "Folder of a run or export that the page offers first. Several folders are allowed. "
+    "The page also offers the package's model, and the runs and exports in the folder runs.",
     "--port": "Port; default: 7860 for `oneflow demo`, 8000 for `oneflow serve`.",
     "--model": "NAME=FOLDER: a name for requests, and the folder of a run or of an export. Repeat "
     "the flag for several models; the first one is the default. Default: the package's model, "

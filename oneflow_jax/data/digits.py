@@ -38,6 +38,10 @@ class Settings:
         """Return the version of the package that contains the scans."""
         return generated.describe_versions(["scikit-learn"])
 
+    def list_names(self) -> tuple[str, ...]:
+        """Return the names of the digits."""
+        return NAMES
+
 
 def parse_digit(caption: str) -> int | None:
     """Return the digit that a caption names, or None if the caption is not in `CAPTIONS`."""

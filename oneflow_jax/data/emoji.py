@@ -71,6 +71,12 @@ class Settings:
         """Return the versions of the packages that determine the documents."""
         return generated.describe_versions(emoji_concepts.PACKAGES)
 
+    def list_names(self) -> tuple[str, ...]:
+        """Return the names of the emoji of the training split, without rendering them."""
+        entries = emoji_concepts.list_entries(self.categories, self.skin_tones)
+        chosen = emoji_concepts.choose_entries(entries, self.concepts)
+        return tuple(entry.name for entry in chosen if not entry.held_out)
+
     def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:
         """Render the emoji of the training split and the held-out emoji."""
         return emoji_concepts.load(

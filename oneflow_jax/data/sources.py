@@ -119,6 +119,17 @@ def describe_packages(name: str, settings: Mapping[str, object]) -> str:
     return generated.make_settings(_SETTINGS[name], settings).describe_packages()
 
 
+def list_names(name: str, settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of what the images of a data set show, as its training texts have them.
+
+    The result is () for a data set without a list of names.
+    """
+    settings_class = _SETTINGS[name]
+    if not hasattr(settings_class, "list_names"):
+        return ()
+    return generated.make_settings(settings_class, settings).list_names()
+
+
 def list_attribution(name: str) -> list[str]:
     """Return the authors and licenses of a data set's images, to be shown with the images.
 

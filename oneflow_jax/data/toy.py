@@ -36,6 +36,10 @@ class Toy:
         """Check that the split exists."""
         errors.check_one_of("toy: split", self.split, SPLITS)
 
+    def list_names(self) -> tuple[str, ...]:
+        """Return the names of the colors."""
+        return tuple(COLORS)
+
     def __len__(self) -> int:
         return self.documents
 

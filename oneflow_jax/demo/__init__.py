@@ -1,1 +1,1 @@
-"""A local web page to fill the gaps of documents and watch every step: `make demo`."""
+"""A local web page to write documents with gaps and watch a model fill them: `oneflow demo`."""

@@ -51,14 +51,7 @@ def write_animation(path: str | os.PathLike[str], frames: Sequence[trajectory.Fr
       path: path of the file, which ends in .gif or .webp; its folder is created if necessary.
       frames: the document at each step, at least one.
     """
-    columns = _assign_columns(frames)
-    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
-    height = max(max(_text_height(frame), IMAGE_WIDTH + 40) for frame in frames) + 2 * MARGIN
-    drawn = []
-    for frame in frames:
-        canvas = Image.new("RGB", (width, height), fonts.BACKGROUND_COLOR)
-        _draw_frame(canvas, ImageDraw.Draw(canvas), MARGIN, frame, columns)
-        drawn.append(canvas)
+    drawn = draw_frames(frames)
     drawing.save_image(
         drawn[0],
         path,
@@ -67,6 +60,23 @@ def write_animation(path: str | os.PathLike[str], frames: Sequence[trajectory.Fr
         duration=[FRAME_MS] * (len(drawn) - 1) + [LAST_FRAME_MS],
         loop=0,
     )
+
+
+def draw_frames(frames: Sequence[trajectory.Frame]) -> list[Image.Image]:
+    """Draw each frame as an image of its own; all images have equal sizes.
+
+    Args:
+      frames: the document at each step, at least one.
+    """
+    columns = _assign_columns(frames)
+    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
+    height = max(max(_text_height(frame), IMAGE_WIDTH + 40) for frame in frames) + 2 * MARGIN
+    drawn = []
+    for frame in frames:
+        canvas = Image.new("RGB", (width, height), fonts.BACKGROUND_COLOR)
+        _draw_frame(canvas, ImageDraw.Draw(canvas), MARGIN, frame, columns)
+        drawn.append(canvas)
+    return drawn
 
 
 def _assign_columns(frames: Sequence[trajectory.Frame]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-// Playback, keyboard shortcuts and start of the page. This file must come after card.js, whose names it uses.
+// Playback and its keyboard shortcuts. This file must come after card.js, whose names it uses.
 
 const quiet = matchMedia("(prefers-reduced-motion: reduce)");
 const FULL_RUN = 6000; // milliseconds from t=0 to t=1 at speed 1
@@ -135,7 +135,7 @@ function listen() {
   document.addEventListener("keydown", (event) => {
     const action = KEYS[event.key];
     if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("select")) return;
+    if (event.target.closest("select, textarea, input:not([type=range]), [contenteditable]")) return; // They handle all keys.
     if (event.key === " " && event.target.closest("button, summary")) return; // These elements handle the space key.
     event.preventDefault();
     action();
@@ -145,23 +145,4 @@ function listen() {
     clearTimeout(waiting);
     waiting = setTimeout(() => show.reserve(), 120);
   });
-}
-
-async function start() {
-  for (const sheet of data.sheets) {
-    sheet.image = new Image();
-    sheet.image.src = sheet.uri;
-  }
-  await Promise.all(data.sheets.map((sheet) => sheet.image.decode()));
-  byId("documents").append(...show.cards.map((card) => card.root));
-  byId("step").max = show.last();
-  const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
-  byId("size").textContent = `${count(show.cards.length, "document")}, ${count(show.last(), "step")}`;
-  byId("theme").setAttribute("aria-pressed", String(dark()));
-  byId("settings").hidden = !byId("settings").querySelector("tr");
-  show.reserve();
-  listen();
-  show.open();
-  if (data.curves.length) chart.begin();
-  document.body.dataset.ready = "yes";
 }
