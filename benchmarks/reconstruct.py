@@ -1,4 +1,4 @@
-"""How well an autoencoder reconstructs the images of a folder, with a picture (docs/codecs.md).
+"""How well an autoencoder reconstructs the images of a folder (docs/codecs.md).
 
     python -m benchmarks.reconstruct FOLDER sheet.png --pixels 64
 

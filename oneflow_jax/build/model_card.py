@@ -18,6 +18,26 @@ MARKER = (
 )
 """Line of every card; a README.md without it was written by a person and is kept."""
 
+FRONT_MATTER = """---
+library_name: oneflow_jax
+pipeline_tag: text-to-image
+tags: [flow-matching, multimodal, interleaved, jax]
+---"""
+
+USE = """```python
+import oneflow_jax as of
+
+model = of.load("FOLDER")  # or of.load("hf://OWNER/NAME")
+print(model.info())
+```"""
+
+UNKNOWN_LICENSE = (
+    "The images and texts are not part of this project. Their licenses apply to what the model "
+    "generates; add them here."
+)
+
+NOT_EVALUATED = "The run was not evaluated (`--mode=evaluate`)."
+
 
 def write(
     config: ml_collections.ConfigDict, run_dir: epath.Path, output: epath.Path, parameters: int
@@ -43,30 +63,11 @@ def format_card(
     config: ml_collections.ConfigDict, parameters: int, metrics: Mapping[str, float]
 ) -> str:
     """Format the card: what the model is, how to use it, its data, its metrics, its training."""
-    kind, width = config.codec.name, config.codec.pixels
-    attribution = sources.list_attribution(config.source.name) or [
-        "The images and texts are not part of this project. Their licenses apply to what the model "
-        "generates; add them here."
-    ]
+    attribution = sources.list_attribution(config.source.name) or [UNKNOWN_LICENSE]
     rows = [f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items())]
-    table = ["| metric | value |", "|---|---|", *rows]
-    shown = table if rows else ["The run was not evaluated (`--mode=evaluate`)."]
-    chosen = {
-        "paradigm": config.paradigm.name,
-        "parameters": f"{parameters:,}",
-        "images": f"{width} x {width} pixels, codec `{kind}`",
-        "row": f"{config.data.sequence_length} slots",
-        "training": f"{config.steps:,} steps of {config.batch_size} rows",
-        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
-        "seed": str(config.seed),
-        "version": f"oneflow_jax {oneflow_jax.__version__}",
-    }
+    shown = ["| metric | value |", "|---|---|", *rows] if rows else [NOT_EVALUATED]
     lines = [
-        "---",
-        "library_name: oneflow_jax",
-        "pipeline_tag: text-to-image",
-        "tags: [flow-matching, multimodal, interleaved, jax]",
-        "---",
+        FRONT_MATTER,
         MARKER,
         "",
         f"# {config.name}",
@@ -74,18 +75,11 @@ def format_card(
         "A model that generates text and images together. `config.json` has the whole "
         "configuration, and `weights.safetensors` the EMA parameters in float16.",
         "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in chosen.items()),
+        *_format_sizes(config, parameters),
         "",
         "## Use",
         "",
-        "```python",
-        "import oneflow_jax as of",
-        "",
-        'model = of.load("FOLDER")  # or of.load("hf://OWNER/NAME")',
-        "print(model.info())",
-        "```",
+        USE,
         "",
         "## Training data",
         "",
@@ -101,3 +95,18 @@ def format_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _format_sizes(config: ml_collections.ConfigDict, parameters: int) -> list[str]:
+    pixels = config.codec.pixels
+    values = {
+        "paradigm": config.paradigm.name,
+        "parameters": f"{parameters:,}",
+        "images": f"{pixels} x {pixels} pixels, codec `{config.codec.name}`",
+        "row": f"{config.data.sequence_length} slots",
+        "training": f"{config.steps:,} steps of {config.batch_size} rows",
+        "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+        "seed": str(config.seed),
+        "version": f"oneflow_jax {oneflow_jax.__version__}",
+    }
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in values.items())]

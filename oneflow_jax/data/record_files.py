@@ -73,7 +73,7 @@ class RecordFiles(Sequence[bytes]):
 
 
 def _make_reader(path: str) -> ArrayRecordReader:
-    # Records are read in random order, so reading ahead would read what nobody asked for.
+    # Records are read in random order, so records that follow are rarely the next to be read.
     return ArrayRecordReader(
         path, options="readahead_buffer_size:0", file_reader_buffer_size=32_768
     )
