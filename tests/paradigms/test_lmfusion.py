@@ -108,7 +108,7 @@ def test_lmfusion_is_transfusion_on_another_network(data):  # noqa: F811
             corrupt_rows(paradigm, data), corrupt_rows(reference, data), strict=True
         ):
             tiny.assert_trees_close(actual, expected, atol=0)
-    for name in ("corrupt", "loss", "sample", "validate", "counts", "nfe"):
+    for name in ("corrupt", "loss", "sampler", "validate", "counts", "nfe"):
         method = getattr(transfusion.Transfusion, name)
         assert getattr(lmfusion.LMFusion, name) is method
         assert (getattr(lmfusion.Language, name) is method) == (name != "corrupt")
