@@ -73,8 +73,7 @@ class Settings:
 
     def list_names(self) -> tuple[str, ...]:
         """Return the names of the emoji of the training split, without rendering them."""
-        entries = emoji_concepts.list_entries(self.categories, self.skin_tones)
-        chosen = emoji_concepts.choose_entries(entries, self.concepts)
+        chosen = emoji_concepts.select(self.concepts, self.categories, self.skin_tones, self.names)
         return tuple(entry.name for entry in chosen if not entry.held_out)
 
     def load_concepts(self) -> tuple[emoji_concepts.Concept, ...]:

@@ -175,11 +175,21 @@ def load(
       UserError: a category or a name is unknown, `count` is below 1 or above the number of emoji
         for training, or both `count` and `names` are given.
     """
+    chosen = select(count, categories, skin_tones, names)
+    return tuple(_render(entry, pixels) for entry in chosen)
+
+
+def select(
+    count: int | None,
+    categories: Collection[str],
+    skin_tones: bool,
+    names: Sequence[str],
+) -> list[EmojiEntry]:
+    """Return the entries of `load`, without rendering them; raise the same errors."""
     entries = list_entries(categories, skin_tones)
     if names and count is not None:
         raise errors.UserError(f"concepts={count}: must be None, since names are given.")
-    chosen = choose_names(entries, names) if names else choose_entries(entries, count)
-    return tuple(_render(entry, pixels) for entry in chosen)
+    return choose_names(entries, names) if names else choose_entries(entries, count)
 
 
 def choose_names(entries: Sequence[EmojiEntry], names: Sequence[str]) -> list[EmojiEntry]:

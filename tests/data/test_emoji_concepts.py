@@ -109,6 +109,12 @@ def test_wrong_names_are_named(arguments, message):
         emoji_concepts.load(8, categories=ANIMALS_AND_FOOD, **arguments)
 
 
+def test_the_listed_names_are_those_in_training():
+    for settings in (emoji.Settings(concepts=12), emoji.Settings(concepts=None, names=("fox",))):
+        drawn = [one.name for one in settings.load_concepts() if one.in_training]
+        assert list(settings.list_names()) == drawn
+
+
 def test_names_change_the_folder_of_the_data_and_their_absence_does_not():
     def folder(**changes):
         return emoji.Settings(concepts=None, **changes).name
