@@ -12,8 +12,10 @@ from packaging.requirements import Requirement
 from tests import runs
 from tests.packaging.conftest import Environment, build
 
-EXTRAS = ("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity")
-EXTRAS += ("serve", "test")
+EXTRAS = (
+    *("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity", "serve"),
+    "test",
+)
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_sizes_are_limited(served, model):
 
 def test_closing_fails_the_requests_that_are_not_finished(model, held):
     small = service.Service({"tiny": model})
-    running = Client(small, model)
+    running = Client(small, model, stream=True, steps=4)
     while small.num_waiting:
         pass
     waiting = Client(small, model, steps=3)
