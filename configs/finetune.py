@@ -17,6 +17,12 @@ from oneflow_jax.runtime import storage, workdir
 SECTIONS_OF_START = ("codec", "model", "paradigm", "sampling")
 """Sections of the configuration that are those of the start model."""
 
+MAX_KEPT_DOCUMENTS = 5_000
+"""Maximum number of documents of a built-in data set that keep what the start model knows.
+
+A short run reads only a few thousand of them, and preparing all of them may take minutes.
+"""
+
 
 def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
     """Return the configuration; `start` is "shipped", or the folder of a run or of an export."""
@@ -50,6 +56,9 @@ def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
     # model keeps what it has learned; 0: none.
     config.finetune.keep_fraction = 0.3
     config.finetune.start_source = saved.source  # the data set of the start model
+    if "documents" in saved.source:
+        documents = min(saved.source.documents, MAX_KEPT_DOCUMENTS)
+        config.finetune.start_source.documents = documents
     # Rank of LoRA's factors beside the matrices of the backbone, which are then frozen; 0: all
     # parameters are trained.
     config.finetune.lora_rank = 0

@@ -1,6 +1,7 @@
 """The command `oneflow serve`: loads the models, and serves them until the user stops it."""
 
 import argparse
+import contextlib
 import pathlib
 import socket
 import sys
@@ -73,7 +74,9 @@ def run(models: dict[str, str], host: str, port: int, token_file: str | None) ->
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"Serving {', '.join(models)} at {address} (Ctrl-C stops the server).", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
-        uvicorn.Server(config).run([listener])
+        # After an orderly end, uvicorn raises the signal of Ctrl-C again.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run([listener])
 
 
 def parse_models(given: Sequence[str]) -> dict[str, str]:
