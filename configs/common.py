@@ -252,6 +252,8 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
         config.source.documents = 64
         config.source.held_out_documents = 64
         config.source.concepts = 16
+    if "names" in config.source:
+        config.source.names = ()
     if config.codec.name == "patches":
         config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch_size)
     config.data.sequence_length = min(config.data.sequence_length, 256)

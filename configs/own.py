@@ -4,9 +4,9 @@
     python -m oneflow_jax.main --config=configs/own.py --config.source.path=FOLDER
     python -m oneflow_jax.main --workdir=runs/own --mode=sample --prompt="<text> <image>"
 
-The sizes suit a laptop: images of 64 x 64 pixels on latents of the autoencoder that comes with the
-project, about 15 minutes of training. With configs/own.py:pixels, the images have 32 x 32 pixels
-and no autoencoder.
+The sizes suit a laptop: images of 32 x 32 pixels, about 15 minutes of training. With
+configs/own.py:latents, the images have 64 x 64 pixels and are encoded by the autoencoder that comes
+with the project; it needs longer training (docs/own_data.md#what-was-measured).
 """
 
 import ml_collections
@@ -16,18 +16,17 @@ from oneflow_jax.runtime import path_keys
 
 
 def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
-    """Return the configuration; `kind` is a paradigm's name, or "pixels"."""
-    paradigm = "oneflow" if kind == "pixels" else kind
+    """Return the configuration; `kind` is a paradigm's name, or "latents"."""
+    paradigm = "oneflow" if kind == "latents" else kind
     config = common.document_model_config("own" if kind == "oneflow" else f"own-{kind}")
     config.batch_size = 16
     config.minutes = 15.0  # time to train, if `steps` is chosen
 
-    if kind == "pixels":
-        config.codec.pixels = 32
-        config.codec.patch_size = 8
-        config.codec.mean = 0.3
-        config.codec.std = 1.3
-    else:
+    config.codec.pixels = 32
+    config.codec.patch_size = 8
+    config.codec.mean = 0.3
+    config.codec.std = 1.3
+    if kind == "latents":
         config.codec = common.latent_codec(path_keys.SHIPPED_CODEC, pixels=64, patch=4)
         config.codec.divisor = 2.0
 

@@ -37,7 +37,10 @@ SHIPPED = {
     "finetune": finetune.get_config(),
     "documents": documents.get_config(),
     "emoji_styles": emoji_styles.get_config(),
-    **{f"own:{name}": own.get_config(name) for name in ("oneflow", "mask_flow", "edit_flow")},
+    **{
+        f"own:{name}": own.get_config(name)
+        for name in ("oneflow", "latents", "mask_flow", "edit_flow")
+    },
     **{f"digits:{name}": digits.get_config(name) for name in ("cross_entropy", "velocity")},
     **{f"codec:{kind}": codec.get_config(kind) for kind in ("kl", "vq")},
     **{f"compare:{kind}": compare.get_config(kind) for kind in compare.KINDS},

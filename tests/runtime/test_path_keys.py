@@ -61,7 +61,7 @@ def test_data_set_name_is_not_a_path(tmp_path):
 
 
 def test_the_shipped_codec_is_not_a_path(tmp_path):
-    config = own_config("photos")
+    config = own.get_config("latents")
     assert config.codec.path == path_keys.SHIPPED_CODEC
     assert workdir.resolve_paths(config).codec.path == path_keys.SHIPPED_CODEC
     config.codec.path = "shipped/codec"
@@ -93,7 +93,9 @@ def iter_texts(config, prefix=""):
 def test_every_path_key_is_listed():
     """Check that a new key is either listed, or named so that it does not look like a path."""
     names = {
-        name for config in (own.get_config(), codec.get_config()) for name in iter_texts(config)
+        name
+        for config in (own.get_config("latents"), codec.get_config())
+        for name in iter_texts(config)
     }
     suspects = {
         n for n in names if any(w in n for w in ("path", "dir", "folder", "file", "weights"))
