@@ -18,7 +18,7 @@ def describe(name: str, model: Model) -> dict[str, Any]:
     info, config = model.info(), model.config
     data_sets = [config.source.name]
     if "finetune" in config:
-        data_sets.append(config.finetune.start_source.name)
+        data_sets.append(config.finetune["start_source"].name)
     return {
         "name": name,
         "can_edit": info.can_edit,
