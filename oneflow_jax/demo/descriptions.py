@@ -18,7 +18,8 @@ def describe(name: str, model: Model) -> dict[str, Any]:
     info, config = model.info(), model.config
     data_sets = [config.source.name]
     if "finetune" in config:
-        data_sets.append(config.finetune["start_source"].name)
+        start = config.finetune["start_source"]
+        data_sets.append(start.name)
     return {
         "name": name,
         "can_edit": info.can_edit,
