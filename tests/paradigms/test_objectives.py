@@ -13,7 +13,7 @@ from oneflow_jax.flows import tasks
 from oneflow_jax.samplers import ode
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.training import update
-from tests import tiny
+from tests import sampling, tiny
 
 WORDS, LENGTH = 8, 5
 LANGUAGE = {tuple((first + i) % WORDS for i in range(LENGTH)) for first in range(WORDS)}
@@ -127,8 +127,8 @@ def train_objective(name):
         state, _ = step(state, batch)
     apply = functools.partial(net.apply, {"params": state.ema})
     table = net.apply({"params": state.ema}, method="embedding_table")
-    draw = jax.jit(lambda keys, canvas: paradigm.sample(
-        apply, table, keys, canvas, SamplingPlan(ode.make_schedule("euler", 16))
+    draw = jax.jit(lambda keys, canvas: sampling.sample(
+        paradigm, apply, table, keys, canvas, SamplingPlan(ode.make_schedule("euler", 16))
     ).canvas.ids)  # fmt: skip
     texts = draw(update.per_row_keys(jax.random.key(11), 64), batch)
     return TrainingResult(
