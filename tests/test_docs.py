@@ -66,7 +66,7 @@ def check_add_a_paradigm(scope):
         assert points[-1][1] < 0.7 * points[0][1]
     assert scope["document"].parts[0] == "a picture of red:"
     assert scope["document"].nfe == 8
-    assert [step.t for step in scope["steps"]] == [n / 8 for n in range(9)]
+    assert [step.t for step in scope["states"]] == [n / 8 for n in range(9)]
     assert scope["better"].nfe == 8
 
 
