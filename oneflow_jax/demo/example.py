@@ -4,7 +4,6 @@ A second request, whose documents are not shown, compiles the programs with guid
 of the page has to wait for a program, as long as documents are not longer than the example.
 """
 
-import json
 import threading
 from collections.abc import Iterator
 
@@ -18,9 +17,6 @@ SEED = 0
 
 GUIDANCE = 2.0
 """Scale of the second request; all scales other than 1 have the same programs."""
-
-KEEP_ALIVE_S = 10.0
-"""Seconds without an event after which a stream sends a comment."""
 
 
 class Example:
@@ -50,14 +46,15 @@ class Example:
         sent = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda sent=sent: len(self._events) > sent, KEEP_ALIVE_S)
+                self._changed.wait_for(
+                    lambda sent=sent: len(self._events) > sent, wire.KEEP_ALIVE_S
+                )
                 new = self._events[sent:]
             sent += len(new)
             if not new:
-                yield ": keep-alive\n\n"
+                yield wire.KEEP_ALIVE
             for event in new:
-                name, data = wire.write_event(event, ())
-                yield f"event: {name}\ndata: {json.dumps(data)}\n\n"
+                yield wire.format_event(event, ())
                 if isinstance(event, events.Done | events.Failed):
                     return
 

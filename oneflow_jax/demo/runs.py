@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import storage, workdir
-from oneflow_jax.shipped import PRETRAINED
-
-SHIPPED = "shipped"
-"""Name of the package's model."""
+from oneflow_jax.shipped import PRETRAINED, SHIPPED
 
 RUNS = pathlib.Path("runs")
 """Folder whose runs and exports the page offers, in the folder where the server starts."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,9 +16,6 @@ from oneflow_jax.api.call import Call
 from oneflow_jax.errors import UserError
 from oneflow_jax.serving import events, service, wire
 from oneflow_jax.serving.guard import Guard
-
-KEEP_ALIVE_S = 10.0
-"""Seconds without an event after which a stream sends a comment, which shows a lost connection."""
 
 
 def make_app(served: service.Service, token: str | None = None) -> fastapi.FastAPI:
@@ -183,12 +179,11 @@ async def _stream_events(
     try:
         while True:
             try:
-                event = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+                event = await asyncio.wait_for(queue.get(), wire.KEEP_ALIVE_S)
             except TimeoutError:
-                yield ": keep-alive\n\n"
+                yield wire.KEEP_ALIVE
                 continue
-            name, data = await run_in_threadpool(wire.write_event, event, warnings)
-            yield f"event: {name}\ndata: {json.dumps(data)}\n\n"
+            yield await run_in_threadpool(wire.format_event, event, warnings)
             if isinstance(event, events.Done | events.Failed):
                 return
     finally:

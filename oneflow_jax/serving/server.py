@@ -11,12 +11,9 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import host as machine
 from oneflow_jax.runtime import metric_writer
 from oneflow_jax.serving.guard import LOOPBACK
-from oneflow_jax.shipped import PRETRAINED
+from oneflow_jax.shipped import PRETRAINED, SHIPPED
 
 PORT = 8000
-
-SHIPPED = "shipped"
-"""Name of the package's model, which is served if no other model is given."""
 
 MIN_TOKEN_LENGTH = 16
 

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ from oneflow_jax.viewer import trajectory
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Formats of given images, by their names in Pillow."""
+
+KEEP_ALIVE, KEEP_ALIVE_S = ": keep-alive\n\n", 10.0
+"""Comment that a stream sends after this number of seconds without an event.
+
+It shows whether the connection is lost.
+"""
 
 
 class _Fields(pydantic.BaseModel):
@@ -163,6 +170,12 @@ def write_done(event: events.Done, warnings: Sequence[str]) -> dict[str, Any]:
         if isinstance(document, EditResult):
             answer["changes"] = list(map(str, document.edits))
     return answer
+
+
+def format_event(event: events.Event, warnings: Sequence[str]) -> str:
+    """Return an event of a request as the text of a server-sent event."""
+    name, data = write_event(event, warnings)
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def write_event(event: events.Event, warnings: Sequence[str]) -> tuple[str, dict[str, Any]]:

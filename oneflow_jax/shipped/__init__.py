@@ -12,6 +12,9 @@ from oneflow_jax.errors import UserError
 PRETRAINED = pathlib.Path(__file__).parent
 """Folder of the model; `load` and `--mode=sample` accept it like the folder of a run."""
 
+SHIPPED = "shipped"
+"""Name of the model in lists of models."""
+
 CODEC = PRETRAINED / "codec"
 """Folder of the model's autoencoder, in the layout of diffusers."""
 
