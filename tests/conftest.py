@@ -1,6 +1,7 @@
 """Setup for all tests: 8 CPU devices and JAX's strict modes, set before JAX initializes."""
 
 import gc
+import logging
 import os
 import pathlib
 import sys
@@ -120,6 +121,18 @@ def pytest_collection_modifyitems(items):
         if rank(item) < len(SLOW):
             item.add_marker(pytest.mark.slow)
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    """Remove the log handlers that a test installed, whose captured stderr pytest closes."""
+    root = logging.getLogger()
+    level, handlers = root.level, set(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in root.handlers.copy():
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            root.removeHandler(handler)
 
 
 @pytest.fixture

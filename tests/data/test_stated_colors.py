@@ -147,7 +147,6 @@ def test_other_colors_are_refused_by_name(name, tmp_path):
     [
         gamma_chunk(0.0),
         (b"cHRM", bytes(32)),
-        (b"cHRM", b"\0\0\0\1"),
         primaries_chunk([(0.3, 0.3)] * 3),
         primaries_chunk(icc_profiles.SRGB, white=(0.3, 0.0)),
     ],
@@ -156,6 +155,16 @@ def test_impossible_values_are_counted(chunk):
     pixel, repairs = decode(make_png(chunk))
     assert tuple(pixel) == COLOR
     assert repairs == {"unusable color profile"}
+
+
+def test_truncated_chunk_is_counted():
+    """Pillow 12 reads the image without the chunk; Pillow 13 refuses the whole image."""
+    data = make_png((b"cHRM", b"\0\0\0\1"))
+    if int(PIL.__version__.split(".")[0]) < 13:
+        assert decode(data)[1] == {"unusable color profile"}
+        return
+    with pytest.raises(DataError, match=r"damaged picture \(ValueError: Truncated cHRM chunk\)"):
+        decode(data)
 
 
 def test_images_in_prompts_are_converted():
