@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 import oneflow_jax as of
-from oneflow_jax.data import emoji, style_drawings
-from oneflow_jax.evaluation import bootstrap
+from benchmarks.shipped import load_concepts, summarize
+from oneflow_jax.data import sentences, style_drawings
 from oneflow_jax.evaluation.nearest_image import NearestImage
 
 SUBJECTS = {
@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     subprocess.run(command, check=True)
     tuned = of.load(run)
 
-    settings = {key: value for key, value in start.config.source.items() if key != "name"}
-    known = [one for one in emoji.Settings(**settings).load_concepts() if one.in_training]
+    known = load_concepts(start)
     classifier = NearestImage.from_images([*known, *new])
     old_names = [one.label for one in known]
     asked = [list(SUBJECTS)[index % len(SUBJECTS)] for index in range(SAMPLES)]
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "old names before": score(start, old_names, classifier, options),
         "old names after": score(tuned, old_names, classifier, options),
     }
-    summary = {name: report_fraction(right) for name, right in rights.items()}
+    summary = {name: summarize(right) for name, right in rights.items()}
     print(json.dumps(summary, indent=2))
 
 
@@ -100,17 +99,10 @@ def score(
     model: of.Model, names: Sequence[str], classifier: NearestImage, options: dict[str, int]
 ) -> np.ndarray:
     """Generate an image for each name; return which images look like the name, bool `[n]`."""
-    prompts = [f"a picture of {emoji.sentences.noun_phrase(name)}: <image>" for name in names]
+    prompts = [f"a picture of {sentences.noun_phrase(name)}: <image>" for name in names]
     documents = model.generate_batch(prompts, **options)
     found = classifier([np.asarray(document.images[0]) for document in documents])
     return np.array([one == name for one, name in zip(found, names, strict=True)])
-
-
-def report_fraction(right: np.ndarray) -> dict[str, object]:
-    """Return the fraction with n and its 95 % bootstrap interval."""
-    draws = bootstrap.resample(lambda chosen: float(right[chosen].mean()), len(right))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"fraction": float(right.mean()), "interval": [low, high], "n": len(right)}
 
 
 if __name__ == "__main__":

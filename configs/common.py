@@ -174,7 +174,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     # Or "euler", "midpoint", "tsit5", "dopri5", "renoise"; with flow_map also "jump" and
     # "consistency".
     config.sampling.solver = "heun"
-    config.sampling.time_grid = "cosine"  # or "uniform", "sine", "learned"
+    config.sampling.time_grid = "cosine"  # or "uniform", "sine", "quadratic", "cubic", "learned"
     config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 disables it
     config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 disables it
     config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow

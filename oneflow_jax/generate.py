@@ -32,7 +32,7 @@ from oneflow_jax.shapes import Array, Int, PyTree
 MAX_PROGRAMS = 64
 """Maximum number of samplers whose compiled programs stay in memory."""
 
-PROGRAMS = programs.ProgramCache(MAX_PROGRAMS)
+PROGRAMS: programs.ProgramCache[programs.SamplerPrograms] = programs.ProgramCache(MAX_PROGRAMS)
 """The compiled samplers of all generators of this process."""
 
 

@@ -21,8 +21,9 @@ class SamplingOptions(TypedDict, total=False):
             step.
         solver: an ODE solver ("euler", "heun", "midpoint", "tsit5" or "dopri5"), or "renoise"
             (docs/oneflow.md). Paradigms with discrete text support only "euler".
-        time_grid: spacing of the steps: "uniform", "cosine", "sine" or "learned". The first call
-            with "learned" derives the spacing from losses on training documents.
+        time_grid: spacing of the steps: "uniform", "cosine", "sine", "quadratic", "cubic" or
+            "learned". The first call with "learned" derives the spacing from losses on training
+            documents.
         image_guidance_scale: scale of classifier-free guidance of images by text. 1 disables
             guidance; any other value adds one forward pass to each step.
         text_guidance_scale: scale of classifier-free guidance of text by images.

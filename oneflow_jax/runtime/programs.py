@@ -4,15 +4,18 @@ import collections
 import logging
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 
+Program = TypeVar("Program")
+"""A group of jitted functions, such as `SamplerPrograms`."""
 
-class ProgramCache:
+
+class ProgramCache(Generic[Program]):
     """Jitted functions by key, each for one set of shapes.
 
-    A function of its own for each program lets the cache drop a single program: JAX frees a program
+    Functions of its own for each program let the cache drop a single program: JAX frees a program
     when its function is freed.
 
     Attributes:
@@ -22,17 +25,13 @@ class ProgramCache:
     def __init__(self, max_programs: int) -> None:
         """Create an empty cache."""
         self.max_programs = max_programs
-        self._programs: collections.OrderedDict[Hashable, Callable[..., Any]] = (
-            collections.OrderedDict()
-        )
+        self._programs: collections.OrderedDict[Hashable, Program] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._programs)
 
-    def get(
-        self, key: Hashable, make: Callable[[], Callable[..., Any]]
-    ) -> tuple[Callable[..., Any], bool]:
+    def get(self, key: Hashable, make: Callable[[], Program]) -> tuple[Program, bool]:
         """Return the program of a key, and whether it is new.
 
         Args:

@@ -17,9 +17,11 @@ TIME_GRIDS: dict[str, TimeGrid] = {
     "uniform": lambda s: s,
     "cosine": lambda s: 1 - np.cos(0.5 * np.pi * s),
     "sine": lambda s: np.sin(0.5 * np.pi * s),
+    "quadratic": lambda s: s**2,
+    "cubic": lambda s: s**3,
 }
-"""Time grids by name: "uniform" has equal steps, "cosine" has small steps near noise (t = 0), and
-"sine" has small steps near data (t = 1)."""
+"""Time grids by name: "uniform" has equal steps; "cosine", "quadratic" and "cubic" have small steps
+near noise (t = 0), "cubic" the smallest; and "sine" has small steps near data (t = 1)."""
 
 UNIFORM_FRACTION = 0.4
 """Fraction of the steps of a learned grid that are spaced uniformly.

@@ -33,7 +33,7 @@ from tests import tiny_codec_config, tiny_config
 GENERATIONS = {"v4": tpu_v4, "v5e": tpu_v5e, "v5p": tpu_v5p, "v6e": tpu_v6e}
 
 SHIPPED = {
-    "shipped": shipped.get_config(),
+    **{f"shipped:{kind}": shipped.get_config(kind) for kind in ("all", "text")},
     "finetune": finetune.get_config(),
     "documents": documents.get_config(),
     "emoji_styles": emoji_styles.get_config(),
