@@ -6,7 +6,8 @@
 The subjects are emoji that the shipped model does not know, each with at most 20 images: drawings
 in up to ten styles, and their mirror images. An image counts as right if the nearest of all images,
 those of the start model's names and the new ones, has the name that was asked for. The fraction of
-right images is measured for the new subjects, and for all names of the start model before and after.
+right images is measured for the new subjects, and for all names of the start model, before and
+after.
 """
 
 import argparse

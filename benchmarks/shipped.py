@@ -2,11 +2,9 @@
 
     python -m benchmarks.shipped
 
-In the first task, the text names two random subjects, and both images must look like their names.
-In the second task, the model writes both texts and draws both images; both texts must be names that
-it was trained on, and both images must look like these names. An image looks like the nearest of
-the training images. The seconds are those of two new processes: the first one compiles, and
-the second one loads the compiled programs.
+In the first task, the text names two random subjects, and the model draws both. In the second task,
+the model also writes both texts. `Judge` says when a document is right. The seconds are those of
+two new processes: the first one compiles, and the second one loads the compiled programs.
 """
 
 import argparse
@@ -22,7 +20,8 @@ import numpy as np
 
 import oneflow_jax as of
 from benchmarks import report
-from oneflow_jax.data import emoji, emoji_concepts, sentences
+from oneflow_jax.api.document import to_internal
+from oneflow_jax.data import emoji, emoji_concepts, labels, sentences
 from oneflow_jax.evaluation import bootstrap
 from oneflow_jax.evaluation.nearest_image import NearestImage
 
@@ -40,6 +39,33 @@ print(json.dumps(seconds))
 """
 
 
+class Judge:
+    """Function from documents to whether each is right, bool `[n]`.
+
+    A document is right if its text is exactly one of the data set, with different names and a
+    category that fits, and its images look like the names. An image looks like the nearest of the
+    training images.
+
+    Attributes:
+        names: the names.
+    """
+
+    def __init__(self, concepts: Sequence[emoji_concepts.Concept]) -> None:
+        """Create the judge from the names and images of the training data."""
+        self._kinds = labels.list_kinds(concepts)
+        self._classifier = NearestImage.from_images(concepts)
+        self.names = [one.label for one in concepts]
+
+    def __call__(self, documents: Sequence[of.Document]) -> np.ndarray:
+        """Judge the documents, whose images have one size."""
+        return np.array([self._is_right(document) for document in documents])
+
+    def _is_right(self, document: of.Document) -> bool:
+        images = [np.asarray(image) for image in document.images]
+        named = sentences.expected_names(to_internal(document, len(images[0])), self._kinds)
+        return named == tuple(self._classifier(images))
+
+
 def main(argv: list[str] | None = None) -> dict[str, object]:
     """Measure, print, and return the results that --json writes."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -51,13 +77,11 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     results: dict[str, object] = {"seconds": measure_seconds()}
     report.print_table("seconds", [(k, f"{v:.2f}") for k, v in results["seconds"].items()])
     model = of.load(of.PRETRAINED)
-    concepts = load_concepts(model)
-    classifier = NearestImage.from_images(concepts)
-    names = [one.label for one in concepts]
+    judge = Judge(load_concepts(model))
     for steps in flags.steps:
         tasks = {
-            "two subjects": score_two_subjects(model, names, classifier, steps, flags),
-            "two texts and images": score_two_texts(model, names, classifier, steps, flags),
+            "two subjects": score_two_subjects(model, judge, steps, flags),
+            "two texts and images": score_two_texts(model, judge, steps, flags),
         }
         results[f"{steps} steps"] = {task: summarize(right) for task, right in tasks.items()}
         print(json.dumps({f"{steps} steps": results[f"{steps} steps"]}), flush=True)
@@ -72,47 +96,24 @@ def load_concepts(model: of.Model) -> list[emoji_concepts.Concept]:
 
 
 def score_two_subjects(
-    model: of.Model,
-    names: Sequence[str],
-    classifier: NearestImage,
-    steps: int,
-    flags: argparse.Namespace,
+    model: of.Model, judge: Judge, steps: int, flags: argparse.Namespace
 ) -> np.ndarray:
-    """Return for each document whether both images look like their names, bool `[n]`."""
+    """Return for each document whether both images look like the given names, bool `[n]`."""
     rng = np.random.default_rng(flags.seed)
-    asked = [rng.choice(names, 2, replace=False) for _ in range(flags.documents)]
+    pairs = [rng.choice(judge.names, 2, replace=False) for _ in range(flags.documents)]
     prompts = [
-        "first {} <image> , then {} <image>".format(*map(sentences.noun_phrase, pair))
-        for pair in asked
+        "first {} <image>, then {} <image>".format(*map(sentences.noun_phrase, pair))
+        for pair in pairs
     ]
-    documents = model.generate_batch(prompts, steps=steps, seed=flags.seed)
-    return np.array(
-        [shows(document, pair, classifier) for document, pair in zip(documents, asked, strict=True)]
-    )
+    return judge(model.generate_batch(prompts, steps=steps, seed=flags.seed))
 
 
 def score_two_texts(
-    model: of.Model,
-    names: Sequence[str],
-    classifier: NearestImage,
-    steps: int,
-    flags: argparse.Namespace,
+    model: of.Model, judge: Judge, steps: int, flags: argparse.Namespace
 ) -> np.ndarray:
-    """Return for each document whether its texts are names and its images show them, bool `[n]`."""
-    by_phrase = {sentences.noun_phrase(name): name for name in names}
+    """Return for each document whether its text is right and its images show it, bool `[n]`."""
     prompts = ["<text> <image> and <text> <image>"] * flags.documents
-    documents = model.generate_batch(prompts, steps=steps, seed=flags.seed)
-    rights = []
-    for document in documents:
-        texts = [part.strip() for part in document.parts if isinstance(part, str)]
-        first, second = by_phrase.get(texts[0]), by_phrase.get(texts[1].removeprefix("and").strip())
-        rights.append(None not in (first, second) and shows(document, (first, second), classifier))
-    return np.array(rights)
-
-
-def shows(document: of.Document, names: Sequence[str], classifier: NearestImage) -> bool:
-    """Return whether the images of a document look like these names, in order."""
-    return list(classifier([np.asarray(image) for image in document.images])) == list(names)
+    return judge(model.generate_batch(prompts, steps=steps, seed=flags.seed))
 
 
 def summarize(right: np.ndarray) -> dict[str, object]:

@@ -79,11 +79,13 @@ def list_unknown(vocab: Vocab, text: str) -> list[str]:
             f"text {text!r}: the tokenizer spells {named}{more} in bytes, since its training texts "
             "hardly contain them. The model may not know them."
         ]
-    words = [word for word in dict.fromkeys(_WORD.findall(folded)) if word not in vocab.words]
+    words = {match[0]: match.start() for match in _WORD.finditer(folded)}
     return [
         _describe_word(vocab, text, word)
-        for word in words
-        if not vocab.missing_symbols(word) and len(vocab.encode(word)) > 1
+        for word, start in words.items()
+        if word not in vocab.words
+        and not vocab.missing_symbols(word)
+        and _count_tokens(vocab, word, folded[:start][-1:].strip()) > 1
     ]
 
 
@@ -141,6 +143,16 @@ def _fold_letter(vocab: Vocab, letter: str) -> str:
     variants = (letter, letter.lower(), letter.casefold(), letter.upper(), letter.title())
     known = (variant for variant in variants if not vocab.missing_symbols(variant))
     return next(known, letter)
+
+
+def _count_tokens(vocab: Vocab, word: str, before: str) -> int:
+    """Return the number of tokens of a word after the character `before`, or "" after a space.
+
+    The token for "rex" in "t-rex" is not the token for the word "rex", and may exist without it.
+    """
+    if not before or vocab.missing_symbols(before):
+        return len(vocab.encode(word))
+    return len(vocab.encode(before + word)) - len(vocab.encode(before))
 
 
 def _describe_word(vocab: Vocab, text: str, word: str) -> str:

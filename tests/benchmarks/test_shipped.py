@@ -8,8 +8,7 @@ import pytest
 
 import oneflow_jax as of
 from benchmarks import shipped
-from benchmarks.finetune import Picture
-from oneflow_jax.evaluation.nearest_image import NearestImage
+from oneflow_jax.data import emoji_concepts
 
 COLORS = {"ant": (255, 0, 0), "bee": (0, 255, 0), "cat": (0, 0, 255)}
 FLAGS = argparse.Namespace(documents=8, seed=0)
@@ -20,43 +19,55 @@ def draw(name):
 
 
 @pytest.fixture
-def classifier():
-    return NearestImage.from_images([Picture(name, np.asarray(draw(name))) for name in COLORS])
+def judge():
+    return shipped.Judge(
+        [
+            emoji_concepts.Concept(
+                name, "Animals & Nature", "animal", False, np.asarray(draw(name))
+            )
+            for name in COLORS
+        ]
+    )
 
 
 class ModelOfNames:
-    """A model whose images show the names in the text, or the next ones."""
+    """A model whose images show the names in the text, in this order or in the other one."""
 
-    def __init__(self, *, texts=("an ant", "and a bee"), is_right=True):
-        self.texts, self.is_right = texts, is_right
+    def __init__(self, first="an ant", second="and a bee", *, in_order=True):
+        self.texts, self.in_order = (first, second), in_order
 
     def generate_batch(self, prompts, **options):
         return [self.answer(prompt) for prompt in prompts]
 
     def answer(self, prompt):
-        text = " ".join(self.texts) if "<text>" in prompt else prompt
-        found = sorted((text.index(name), name) for name in COLORS if name in text)
-        images = [draw(name) for _, name in (found if self.is_right else found[::-1])]
-        return of.Document([self.texts[0], images[0], self.texts[1], images[-1]])
+        texts = self.texts if "<text>" in prompt else prompt.split("<image>")[:2]
+        text = " ".join(texts)
+        names = sorted((name for name in COLORS if name in text), key=text.index)
+        images = [draw(name) for name in (names if self.in_order else names[::-1])]
+        return of.Document([texts[0].strip(), images[0], texts[1].strip(), images[-1]])
 
 
-@pytest.mark.parametrize("is_right", [True, False])
-def test_two_subjects_must_both_be_shown_in_order(classifier, is_right):
-    model = ModelOfNames(is_right=is_right)
-    right = shipped.score_two_subjects(model, [*COLORS], classifier, 4, FLAGS)
-    assert right.tolist() == [is_right] * 8
+@pytest.mark.parametrize("in_order", [True, False])
+def test_two_subjects_must_both_be_shown_in_order(judge, in_order):
+    model = ModelOfNames(in_order=in_order)
+    assert shipped.score_two_subjects(model, judge, 4, FLAGS).tolist() == [in_order] * 8
 
 
 @pytest.mark.parametrize(
-    ("texts", "is_right", "score"),
+    ("first", "second", "in_order", "right"),
     [
-        (("an ant", "and a bee"), True, True),
-        (("an ant", "and a bee"), False, False),
-        (("an ant", "and a a bee"), True, False),
-        (("ant cat", "and a bee"), True, False),
+        ("an ant", "and a bee", True, True),
+        ("an ant", "and a bee", False, False),
+        ("two animals: an ant", "and a bee", True, True),
+        ("two foods: an ant", "and a bee", True, False),
+        ("an ant", "and a a bee", True, False),
+        ("ant cat", "and a bee", True, False),
     ],
 )
-def test_two_texts_must_be_names_that_the_images_show(classifier, texts, is_right, score):
-    model = ModelOfNames(texts=texts, is_right=is_right)
-    right = shipped.score_two_texts(model, [*COLORS], classifier, 4, FLAGS)
-    assert right.tolist() == [score] * 8
+def test_two_texts_must_be_right_and_shown(judge, first, second, in_order, right):
+    model = ModelOfNames(first, second, in_order=in_order)
+    assert shipped.score_two_texts(model, judge, 4, FLAGS).tolist() == [right] * 8
+
+
+def test_a_document_without_texts_is_wrong(judge):
+    assert judge([of.Document([draw("ant"), draw("bee")])]).tolist() == [False]

@@ -99,6 +99,13 @@ def test_known_words_give_no_warning(tokenizer):
     assert spelling.list_unknown(tokenizer, "a picture of a tiger, then: two animals") == []
 
 
+def test_parts_of_a_known_word_with_hyphens_give_no_warning():
+    small = vocab.train_sentencepiece(["a t-rex", "a t-shirt", "a cat", "a tall shoe"] * 50, 40)
+    assert "rex" not in small.words
+    assert spelling.list_unknown(small, "a t-rex and a cat") == []
+    assert len(spelling.list_unknown(small, "a rex")) == 1
+
+
 def test_characters_in_bytes_are_warned_of():
     large = vocab.train_sentencepiece(["a cat and a dog"] * 5, 2048)
     (note,) = spelling.list_unknown(large, "a 猫 and a cat 猫")
