@@ -45,6 +45,6 @@ PLANS = {
 }
 
 
-def get_config(size: str = "1B") -> ml_collections.ConfigDict:
-    """Return the configuration of one of the sizes."""
-    return tpu.make_config("v5p", size, PLANS)
+def get_config(argument: str = "1B") -> ml_collections.ConfigDict:
+    """Return the configuration of a size, e.g. "1B"; "1B,own" is for your own data."""
+    return tpu.make_config("v5p", argument, PLANS)

@@ -17,6 +17,8 @@ def make_loop_config(config: ml_collections.ConfigDict) -> LoopConfig:
         log_every=config.logging.every,
         eval_every=config.evaluation.every,
         checkpoint_every=config.checkpoint.every,
+        checkpoint_minutes=config.checkpoint.minutes,
+        broadcast_min_gb=config.checkpoint.broadcast_min_gb,
         max_to_keep=config.checkpoint.max_to_keep,
         keep_period=config.checkpoint.keep_period,
         skip_damaged=config.checkpoint.skip_damaged,

@@ -96,6 +96,8 @@ RUN: dict[str, Check] = {
     "mesh.tensor": mesh_size,
     "logging.every": COUNT,
     "checkpoint.every": COUNT,
+    "checkpoint.minutes": NOT_NEGATIVE,
+    "checkpoint.broadcast_min_gb": NOT_NEGATIVE,
     "checkpoint.max_to_keep": COUNT,
     "checkpoint.keep_period": SIZE_OR_0,
     "checkpoint.skip_damaged": switch,

@@ -12,7 +12,15 @@ from etils import epath
 from oneflow_jax.data import streams
 from oneflow_jax.runtime import preemption, sharding, storage
 from oneflow_jax.shapes import Key, PyTree
-from oneflow_jax.training import checkpoint, eval_loss, optimizer, profiler, reporter, train_state
+from oneflow_jax.training import (
+    checkpoint,
+    eval_loss,
+    optimizer,
+    profiler,
+    reporter,
+    save_schedule,
+    train_state,
+)
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
 from oneflow_jax.training.update import Metrics
@@ -99,6 +107,7 @@ def run(
         train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
         losses, document_losses = system.eval_losses(), system.document_losses()
         report = reporter.Reporter(system, folder, int(state.step))
+        schedule = save_schedule.SaveSchedule(settings)
         for number in range(int(state.step) + 1, settings.steps + 1):
             with report.data_wait():
                 batch = next(data)
@@ -114,12 +123,13 @@ def run(
                         scalars |= more
                     report.write(number, scalars, by_document)
             last = number == settings.steps or stop.is_due(number)
-            if number % settings.checkpoint_every == 0 or last:
+            if schedule.is_due(number) or last:
                 with report.pause_timer():  # Raises an error if the loss is not finite.
                     owner.check()
                     # The saved data position must match the state, so the loop reads the next
                     # batch only after the save.
                     checkpoints.save(state, number, data, heldout_loss)
+                schedule.restart()
             if preview and number % settings.preview_every == 0:
                 with report.pause_timer():
                     preview(number, system.merge_params(state.ema))
@@ -143,6 +153,7 @@ def restore_or_init(
         system.abstract_state,
         data,
         skip_damaged=system.loop_config.skip_damaged,
+        broadcast_min_gb=system.loop_config.broadcast_min_gb,
     )
     logging.info("Resuming from step %d.", checkpoints.latest_step)
     return state

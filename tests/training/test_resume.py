@@ -85,9 +85,17 @@ def run_and_kill(arguments, lines, rng):
     return process.wait() == -signal.SIGKILL
 
 
-def test_run_killed_at_random_times_is_bit_identical(tmp_path):
+SAVES = {
+    "by step": [],
+    "by time": ["--config.checkpoint.every=1000", "--config.checkpoint.minutes=0.002"],
+}
+"""Flags that make a run save a checkpoint every 2 steps, or every 0.12 seconds."""
+
+
+@pytest.mark.parametrize("saves", SAVES)
+def test_run_killed_at_random_times_is_bit_identical(saves, tmp_path):
     rng = random.Random(0)
-    arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7"]
+    arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7", *SAVES[saves]]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
     done = runs.run(*arguments, f"--workdir={whole}", module=runs.TRAINING_MODULE)
     assert done.returncode == 0, done.stderr
