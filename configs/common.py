@@ -58,6 +58,9 @@ def base_config(name: str) -> ml_collections.ConfigDict:
 
     config.logging = ml_collections.ConfigDict()
     config.logging.every = 50  # steps between log entries
+    # Project of Weights & Biases, and address of MLflow, to log scalars to as well; "": none.
+    config.logging.wandb_project = ""
+    config.logging.mlflow_uri = ""  # e.g. "http://localhost:5000" or "sqlite:///mlflow.db"
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps between checkpoints

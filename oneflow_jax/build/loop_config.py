@@ -25,5 +25,7 @@ def make_loop_config(config: ml_collections.ConfigDict) -> LoopConfig:
         keep_best=config.checkpoint.keep_best,
         use=config.checkpoint.use,
         preview_every=config.sampling.preview_every if "sampling" in config else 0,
+        wandb_project=config.logging.wandb_project,
+        mlflow_uri=config.logging.mlflow_uri,
         profile_steps=tuple(config.profile_steps),
     )

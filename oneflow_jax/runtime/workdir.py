@@ -105,6 +105,8 @@ DEFAULTS_FOR_OLD_RUNS = {
     "compilation_cache": False,
     "aot_topologies": (),
     "checkpoint.keep_period": 0,
+    "logging.wandb_project": "",
+    "logging.mlflow_uri": "",
     "checkpoint.minutes": 0.0,
     "checkpoint.broadcast_min_gb": 0.0,
     "data.num_streams": 1,

@@ -31,6 +31,8 @@ class LoopConfig:
         keep_best: whether to also keep the checkpoint with the lowest held-out loss.
         use: which checkpoint evaluation, sampling and exporting use, one of `USES`. Training always
             resumes from the newest one.
+        wandb_project: project of Weights & Biases that the run is logged to; "" for none.
+        mlflow_uri: address of MLflow that the run is logged to; "" for none.
         profile_steps: first and last step to profile; () for none.
     """
 
@@ -47,6 +49,8 @@ class LoopConfig:
     skip_damaged: bool = False
     keep_best: bool = False
     use: str = "newest"
+    wandb_project: str = ""
+    mlflow_uri: str = ""
     profile_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
