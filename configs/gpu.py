@@ -5,8 +5,9 @@
 
 The argument is the size of the model and the number of GPUs. The batch size depends on the model
 only: with fewer GPUs, a step takes more gradient accumulation steps. The data are those of
-configs/tpu_v4.py, which explains their purpose. docs/gpu.md has the memory of each size, and tells
-how to fit a model to GPUs with less memory. This command compiles for a GPU without having one:
+configs/tpu_v4.py, which explains their purpose; 1B-8,own trains on your own data. docs/gpu.md has
+the memory of each size, and tells how to fit a model to GPUs with less memory. This command
+compiles for a GPU without having one:
 
     python -m oneflow_jax.main --config=configs/gpu.py:1B-8 --mode=aot --topology=h100-8
 """

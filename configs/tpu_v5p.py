@@ -3,8 +3,9 @@
     python -m oneflow_jax.main --config=configs/tpu_v5p.py:8B --workdir=gs://BUCKET/runs/8b
     python -m oneflow_jax.main --config=configs/tpu_v5p.py:8B --mode=aot --topology=v5p-128
 
-The data are those of configs/tpu_v4.py, which explains their purpose. The table has estimates per
-chip and step for the configured batch size. Times come from the compiler's cycle counts.
+The data are those of configs/tpu_v4.py, which explains their purpose; 8B,own trains on your own
+data. The table has estimates per chip and step for the configured batch size. Times come from the
+compiler's cycle counts.
 
     model  slice    memory used of 95.7 GiB  TFLOP  step   100,000 steps
     1B     v5p-64   39.8 GiB                 319    1.7 s  47 hours, 1,500 chip-hours
