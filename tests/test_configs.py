@@ -163,6 +163,13 @@ def test_large_configurations_take_own_data_on_the_command_line(name, parse):
     assert config.checkpoint.minutes > 0
 
 
+def test_own_data_for_a_configuration_of_emoji_is_refused_with_advice(parse):
+    with pytest.raises(UserError, match=r"no key.*For your own data.*gpu:1B-8,own"):
+        parse("--config=gpu:1B-8", "--config.source.path=/data/mine")
+    with pytest.raises(UserError, match=r"no key(?!.*own data)"):
+        parse("--config=gpu:1B-8", "--config.source.paths=/data/mine")
+
+
 def test_unknown_data_are_refused():
     with pytest.raises(UserError, match=r"tpu_v4.py:1B,mine: unknown data. Give 1B, or 1B,own"):
         tpu_v4.get_config("1B,mine")

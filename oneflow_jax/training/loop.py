@@ -116,11 +116,9 @@ def run(
             heldout_loss = None
             if number % settings.eval_every == 0:
                 with report.pause_timer():
-                    scalars, by_document = losses(system.merge_params(state.ema)), {}
+                    params = system.merge_params(state.ema)
+                    scalars, by_document = _evaluate(params, losses, document_losses)
                     heldout_loss = scalars.get(eval_loss.HELDOUT_LOSS)
-                    if document_losses:
-                        more, by_document = document_losses(system.merge_params(state.ema))
-                        scalars |= more
                     report.write(number, scalars, by_document)
             last = number == settings.steps or stop.is_due(number)
             if schedule.is_due(number) or last:
@@ -139,6 +137,19 @@ def run(
         report.close()
     if int(state.step) < settings.steps:
         stop.raise_if_made(int(state.step))
+
+
+def _evaluate(
+    params: PyTree,
+    losses: Callable[[PyTree], dict[str, float]],
+    document_losses: DocumentLossFn | None,
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return scalars by name, and the loss of each document by name."""
+    scalars = losses(params)
+    if document_losses is None:
+        return scalars, {}
+    more, by_document = document_losses(params)
+    return scalars | more, by_document
 
 
 def restore_or_init(
