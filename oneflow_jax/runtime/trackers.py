@@ -180,7 +180,7 @@ def open_trackers(wandb_project: str, mlflow_uri: str, directory: epath.Path) ->
     Args:
         wandb_project: project of Weights & Biases; "" for none.
         mlflow_uri: address of a server or a store of MLflow; "" for none.
-        directory: folder of the logs, in the folder of the run.
+        directory: folder of the logs, in the folder of the run; it is created if it is missing.
 
     Raises:
         UserError: a package is missing, or a service refuses the run.
@@ -205,6 +205,7 @@ def open_trackers(wandb_project: str, mlflow_uri: str, directory: epath.Path) ->
     for name, (key, target, make) in selected.items():
         if not target:
             continue
+        directory.mkdir(parents=True, exist_ok=True)
         state = states.get(name)
         if state is None or state["target"] != target:
             state = State(target=target, run="", steps={})

@@ -49,7 +49,6 @@ def recorder(monkeypatch):
 def write(folder, steps, resume_step=0, wandb_project="p", mlflow_uri=""):
     """Log a training report at each step, and an evaluation at each even one."""
     directory = epath.Path(folder) / workdir.LOGS
-    directory.mkdir(parents=True, exist_ok=True)
     opened = trackers.open_trackers(wandb_project, mlflow_uri, directory)
     writer = metric_writer.MetricWriter(directory, resume_step, opened)
     for step in steps:
