@@ -58,9 +58,18 @@ def base_config(name: str) -> ml_collections.ConfigDict:
 
     config.logging = ml_collections.ConfigDict()
     config.logging.every = 50  # steps between log entries
+    # Project of Weights & Biases, and address of MLflow, to log scalars to as well; "": none.
+    config.logging.wandb_project = ""
+    config.logging.mlflow_uri = ""  # e.g. "http://localhost:5000" or "sqlite:///mlflow.db"
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 500  # steps between checkpoints
+    # A checkpoint is also saved at the first logged step after this number of minutes since the
+    # last one; 0: only checkpoint.every counts.
+    config.checkpoint.minutes = 0.0
+    # Size of the training state in GB from which, on resume, the processes of one replica read the
+    # checkpoint and send it to the others; 0: each process reads what its devices need.
+    config.checkpoint.broadcast_min_gb = 0.0
     config.checkpoint.max_to_keep = 2  # number of newest checkpoints to keep
     # Checkpoints at multiples of this number of steps are kept permanently; 0: none.
     config.checkpoint.keep_period = 0
@@ -258,6 +267,7 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
         config.codec.pixels = min(config.codec.pixels, 4 * config.codec.patch_size)
     config.data.sequence_length = min(config.data.sequence_length, 256)
     config.data.num_workers = 0
+    config.data.num_prepare_workers = 1
     if "choose" in config:
         config.choose = ()
     config.optimizer.warmup_steps = 1

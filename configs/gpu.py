@@ -5,8 +5,9 @@
 
 The argument is the size of the model and the number of GPUs. The batch size depends on the model
 only: with fewer GPUs, a step takes more gradient accumulation steps. The data are those of
-configs/tpu_v4.py, which explains their purpose. docs/gpu.md has the memory of each size, and tells
-how to fit a model to GPUs with less memory. This command compiles for a GPU without having one:
+configs/tpu_v4.py, which explains their purpose; 1B-8,own trains on your own data. docs/gpu.md has
+the memory of each size, and tells how to fit a model to GPUs with less memory. This command
+compiles for a GPU without having one:
 
     python -m oneflow_jax.main --config=configs/gpu.py:1B-8 --mode=aot --topology=h100-8
 """
@@ -30,12 +31,13 @@ SHARDED = ("1B", "3B")
 
 
 def get_config(argument: str = "150M-1") -> ml_collections.ConfigDict:
-    """Return the configuration of a model size on a number of GPUs, for example "1B-8".
+    """Return the configuration of a model size on a number of GPUs, e.g. "1B-8" or "1B-8,own".
 
     Raises:
-        UserError: the size is unknown, or the number of GPUs does not fit it.
+        UserError: the size or the data are unknown, or the number of GPUs does not fit the size.
     """
-    size, _, number = argument.partition("-")
+    model, data = model_sizes.split_argument("configs/gpu.py", argument)
+    size, _, number = model.partition("-")
     if size not in PLANS or not number.isdecimal():
         raise UserError(
             f"--config=configs/gpu.py:{argument}: unknown. Give a size and a number of GPUs, e.g. "
@@ -48,8 +50,10 @@ def get_config(argument: str = "150M-1") -> ml_collections.ConfigDict:
             f"--config=configs/gpu.py:{argument}: {size} needs at least {min_gpus} GPU(s), and a "
             f"number that divides its batch of {batch_size} rows."
         )
-    config = model_sizes.make_config(f"gpu-{size}-{num_gpus}", size)
+    config = model_sizes.make_config(f"gpu-{size}-{num_gpus}", size, data)
     config.platform = "gpu"
+    config.compilation_cache = True  # Compiling takes minutes, and a run may restart often.
+    config.checkpoint.minutes = 30.0
     config.model.remat = remat
     config.batch_size = batch_size
     config.grad_accum_steps = max(1, batch_size // num_gpus // max_rows)

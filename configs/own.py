@@ -30,29 +30,10 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
         config.codec = common.latent_codec(path_keys.SHIPPED_CODEC, pixels=64, patch=4)
         config.codec.divisor = 2.0
 
-    config.source = ml_collections.ConfigDict()
-    config.source.name = "own"
-    config.source.path = ""  # your folder or file; with the format "tfds", the name of a data set
-    # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs", "csv", "json" or "tfds";
-    # docs/own_data.md describes them.
-    config.source.format = "auto"
-    config.source.glob = "*"  # pattern of the files to read below the folder, e.g. "guide/*"
-    config.source.pixels = config.codec.get_ref("pixels")
-    # Folder of the images that JSON lines name; "" for the folder of the JSON file.
-    config.source.image_root = ""
-    # Fields, columns, features or file endings in reading order; () selects those with known names.
-    config.source.columns = ()
-    config.source.split = "train"  # split of the data set, for the format "tfds"
-    config.source.heldout_fraction = 0.05  # fraction of the documents held out from training
-    config.source.max_megapixels = 50.0  # larger images are dropped
-    # Maximum seconds to read one document. After this time its reader process is stopped.
-    config.source.read_timeout = 60.0
-
+    set_source(config)
     config.data.sequence_length = 128
     config.data.text_slot_multiple = 8
     config.data.vocab_size = 2_048  # sizes from 2,048 on allow byte fallback for rare characters
-    config.data.character_coverage = 0.9995  # covers any script, except rare ideographs
-    config.data.overflow = "split"
 
     config.model = common.transformer_config(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 256
@@ -85,7 +66,31 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.paradigm.tasks.scattered = 0.05
     config.paradigm.min_one_minus_t = 0.3
 
-    config.evaluation.suite = "own"
-    config.evaluation.loss_documents = 64
     config.evaluation.num_samples = 64
     return config
+
+
+def set_source(config: ml_collections.ConfigDict) -> None:
+    """Set the data set to the user's documents, and the keys that suit any such documents."""
+    config.source = ml_collections.ConfigDict()
+    config.source.name = "own"
+    config.source.path = ""  # your folder or file; with the format "tfds", the name of a data set
+    # Format: "auto", "jsonl", "webdataset", "parquet", "pages", "pairs", "csv", "json" or "tfds";
+    # docs/own_data.md describes them.
+    config.source.format = "auto"
+    config.source.glob = "*"  # pattern of the files to read below the folder, e.g. "guide/*"
+    config.source.pixels = config.codec.get_ref("pixels")
+    # Folder of the images that JSON lines name; "" for the folder of the JSON file.
+    config.source.image_root = ""
+    # Fields, columns, features or file endings in reading order; () selects those with known names.
+    config.source.columns = ()
+    config.source.split = "train"  # split of the data set, for the format "tfds"
+    config.source.heldout_fraction = 0.05  # fraction of the documents held out from training
+    config.source.max_megapixels = 50.0  # larger images are dropped
+    # Maximum seconds to read one document. After this time its reader process is stopped.
+    config.source.read_timeout = 60.0
+
+    config.data.character_coverage = 0.9995  # covers any script, except rare ideographs
+    config.data.overflow = "split"
+    config.evaluation.suite = "own"
+    config.evaluation.loss_documents = 64

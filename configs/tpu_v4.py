@@ -4,7 +4,11 @@
 
 The data are documents of all OpenMoji emoji at 64 x 64 pixels, with their names. These documents
 only test the pipeline, the sharding and the speed: models of this size need millions of documents,
-which you must provide. The table has estimates per chip and step with 8 rows per chip. Times come
+which you must provide (docs/large_data.md):
+
+    python -m oneflow_jax.main --config=configs/tpu_v4.py:1B,own --config.source.path=FOLDER
+
+The table has estimates per chip and step with 8 rows per chip. Times come
 from the compiler's cycle counts.
 
     model  slice   memory used of 30.75 GiB  TFLOP  step   100,000 steps
@@ -50,6 +54,6 @@ PLANS = {
 }
 
 
-def get_config(size: str = "1B") -> ml_collections.ConfigDict:
-    """Return the configuration of one of the sizes."""
-    return tpu.make_config("v4", size, PLANS)
+def get_config(argument: str = "1B") -> ml_collections.ConfigDict:
+    """Return the configuration of a size, e.g. "1B"; "1B,own" is for your own data."""
+    return tpu.make_config("v4", argument, PLANS)

@@ -3,8 +3,9 @@
     python -m oneflow_jax.main --config=configs/tpu_v5p.py:8B --workdir=gs://BUCKET/runs/8b
     python -m oneflow_jax.main --config=configs/tpu_v5p.py:8B --mode=aot --topology=v5p-128
 
-The data are those of configs/tpu_v4.py, which explains their purpose. The table has estimates per
-chip and step for the configured batch size. Times come from the compiler's cycle counts.
+The data are those of configs/tpu_v4.py, which explains their purpose; 8B,own trains on your own
+data. The table has estimates per chip and step for the configured batch size. Times come from the
+compiler's cycle counts.
 
     model  slice    memory used of 95.7 GiB  TFLOP  step   100,000 steps
     1B     v5p-64   39.8 GiB                 319    1.7 s  47 hours, 1,500 chip-hours
@@ -45,6 +46,6 @@ PLANS = {
 }
 
 
-def get_config(size: str = "1B") -> ml_collections.ConfigDict:
-    """Return the configuration of one of the sizes."""
-    return tpu.make_config("v5p", size, PLANS)
+def get_config(argument: str = "1B") -> ml_collections.ConfigDict:
+    """Return the configuration of a size, e.g. "1B"; "1B,own" is for your own data."""
+    return tpu.make_config("v5p", argument, PLANS)

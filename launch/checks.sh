@@ -125,6 +125,7 @@ check_pod() {
             "set both to the same generation, for all scripts."
     fi
     size=${CONFIG#"$file"}
+    size=${size%%,*} # without the data, as in 1B,own
     if [[ -n "$size" ]] && ! grep -qF "\"${size#:}\": {" "$HERE/../$file"; then
         wrong CONFIG "the file has no such size; see its PLANS."
     fi

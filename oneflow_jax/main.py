@@ -309,9 +309,13 @@ def parse_config(argv: list[str]) -> ml_collections.ConfigDict:
         config = flags.FLAGS["config"].value.lock()  # Raises an error if the file is missing.
     except (AttributeError, KeyError) as error:
         detail = getattr(error.args[0], "args", error.args)[0]  # ml_collections nests errors.
+        advice = ""
+        if any(argument.partition("=")[0] == "--config.source.path" for argument in argv):
+            advice = " For your own data, give own, or add it to the argument: gpu:1B-8,own."
         raise UserError(
             f"--config has no key {' '.join(detail.split())}. `oneflow configs NAME` lists "
             "all keys. configs/common.py and, for codecs, configs/codec.py explain the keys."
+            f"{advice}"
         ) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "configs":

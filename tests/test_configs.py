@@ -24,6 +24,7 @@ from configs import (
     quickstart,
     shipped,
     tpu_v4,
+    tpu_v5e,
 )
 from oneflow_jax import evaluate, sample
 from oneflow_jax.autoencoder_training import metrics
@@ -59,6 +60,7 @@ TWO_STEPS = {
     "gpu": lambda: gpu.get_config("150M-8"),
     "digits:mask_flow": lambda: digits.get_config("mask_flow"),
     "shipped": shipped.get_config,
+    "tpu_v5e:own": lambda: tpu_v5e.get_config("1B,own"),
 }
 """Configurations that are only trained for two steps: they differ from `END_TO_END` in sizes, or
 other tests evaluate and sample them."""
@@ -79,7 +81,7 @@ def test_every_configuration_file_is_tested():
     """
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
-    of_the_same_models = {"model_sizes", "tpu", "tpu_v5e", "tpu_v5p", "tpu_v6e"}
+    of_the_same_models = {"model_sizes", "tpu", "tpu_v5p", "tpu_v6e"}
     assert files - {"__init__", "common"} == named | {"compare", "finetune"} | of_the_same_models
 
 
@@ -100,13 +102,77 @@ def test_two_steps(name, tmp_path, data_dir):
     config = common.shrink_for_debugging(TWO_STEPS[name]())
     config.data.dir = data_dir
     config.evaluation.every = 10  # Training has 2 steps, so it does not evaluate.
-    folder = epath.Path(tmp_path)
+    if config.source.name == "own":
+        config.source.path = str(examples.write_jsonl(tmp_path / "mine"))
+    folder = epath.Path(tmp_path / "run")
     system = runs.prepare_system(folder, config.lock())
     loop.run(system, folder)
     assert_two_losses(folder)
     # Check that evaluation and sampling accept the configuration, without computing anything.
     evaluate.check_prompts(system)
     assert sample.parse_prompts(system, config.sampling.prompts)
+
+
+FLUX = Architecture(
+    kind="AutoencoderKL",
+    block_out_channels=(4, 4, 4, 4),
+    norm_num_groups=2,
+    latent_channels=16,
+    mid_block_add_attention=False,
+    use_quant_conv=False,
+    use_post_quant_conv=False,
+    scaling_factor=0.3611,
+    shift_factor=0.1159,
+)
+"""An autoencoder with the sampling factor, channels and scales of that of Flux, but narrow."""
+
+
+def test_two_steps_on_own_data_with_an_autoencoder_like_that_of_flux(tmp_path):
+    config = common.shrink_for_debugging(gpu.get_config("1B-8,own"))
+    config.data.dir = str(tmp_path / "data")
+    config.evaluation.every = 10
+    config.source.path = str(examples.write_jsonl(tmp_path / "mine"))
+    config.codec.path, config.codec.pixels = str(tmp_path / "vae"), 64
+    diffusers_weights.save(epath.Path(config.codec.path), FLUX, small_models.random_params(FLUX))
+    folder = epath.Path(tmp_path / "run")
+    system = runs.prepare_system(folder, config.lock())
+    loop.run(system, folder)
+    assert_two_losses(folder)
+    assert system.layout.codec.grid == (4, 4)
+    assert system.layout.codec.channels == 2 * 2 * 16
+
+
+LARGE = ("tpu_v4:1B", "tpu_v5e:1B", "tpu_v5p:3B", "tpu_v6e:8B", "gpu:150M-1", "gpu:1B-8")
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_configurations_take_own_data_on_the_command_line(name, parse):
+    config = parse(
+        f"--config={name},own", "--config.source.path=/data/mine", "--config.codec.path=/data/vae",
+        "--config.codec.pixels=256",
+    )  # fmt: skip
+    assert (config.source.name, config.source.path) == ("own", "/data/mine")
+    assert (config.codec.path, config.source.pixels) == ("/data/vae", 256)
+    assert config.name.endswith("-own")
+    emoji = parse(f"--config={name}")
+    assert emoji.source.name == "emoji"
+    assert emoji.to_json() == parse(f"--config={name},emoji").to_json()
+    for same in ("model", "optimizer", "mesh", "checkpoint", "batch_size", "compilation_cache"):
+        assert config[same] == emoji[same], same
+    assert config.compilation_cache
+    assert config.checkpoint.minutes > 0
+
+
+def test_own_data_for_a_configuration_of_emoji_is_refused_with_advice(parse):
+    with pytest.raises(UserError, match=r"no key.*For your own data.*gpu:1B-8,own"):
+        parse("--config=gpu:1B-8", "--config.source.path=/data/mine")
+    with pytest.raises(UserError, match=r"no key(?!.*own data)"):
+        parse("--config=gpu:1B-8", "--config.source.paths=/data/mine")
+
+
+def test_unknown_data_are_refused():
+    with pytest.raises(UserError, match=r"tpu_v4.py:1B,mine: unknown data. Give 1B, or 1B,own"):
+        tpu_v4.get_config("1B,mine")
 
 
 def test_two_steps_on_latents_then_sampling_from_the_folder(tmp_path):

@@ -37,6 +37,7 @@ from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError, check_integer, check_one_of
 from oneflow_jax.flows import tasks, time_couplings
 from oneflow_jax.nn import attention_ops, backbone
+from oneflow_jax.runtime import trackers
 from oneflow_jax.samplers import ode, time_grids, token_sampling
 from oneflow_jax.training import optimizer
 from oneflow_jax.training.loop_config import USES
@@ -95,7 +96,11 @@ RUN: dict[str, Check] = {
     "mesh.context": mesh_size,
     "mesh.tensor": mesh_size,
     "logging.every": COUNT,
+    "logging.wandb_project": text,
+    "logging.mlflow_uri": text,
     "checkpoint.every": COUNT,
+    "checkpoint.minutes": NOT_NEGATIVE,
+    "checkpoint.broadcast_min_gb": NOT_NEGATIVE,
     "checkpoint.max_to_keep": COUNT,
     "checkpoint.keep_period": SIZE_OR_0,
     "checkpoint.skip_damaged": switch,
@@ -288,11 +293,12 @@ def validate_key(name: str, value: object) -> None:
 
 
 def validate_training(config: ml_collections.ConfigDict) -> None:
-    """Check combinations of values that matter only in training.
+    """Check what matters only in training: combinations of values, and packages for logging.
 
     Raises:
-        UserError: the warm-up of the learning rate is longer than the run.
+        UserError: the warm-up of the learning rate is longer than the run, or a package is missing.
     """
+    trackers.check_installed(config.logging.wandb_project, config.logging.mlflow_uri)
     steps, warmup = config.steps, config.optimizer.warmup_steps
     if warmup > steps:
         raise UserError(

@@ -177,6 +177,13 @@ def _raise_first(message: str) -> None:
             raise UserError(f"{text}{where}", in_all_processes=True)
 
 
+def follow_primary(decision: bool) -> bool:
+    """Return the decision of the primary process; every process must call this."""
+    if not is_multi_process():
+        return decision
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
+
+
 def all_gather_json(values: dict[str, Any]) -> dict[str, Any]:
     """Merge JSON-serializable dictionaries of all processes; every process must call this."""
     if not is_multi_process():

@@ -13,6 +13,7 @@ import tqdm
 from etils import epath
 
 from oneflow_jax.runtime import distributed, renamed_keys, storage
+from oneflow_jax.runtime.trackers import Tracker
 
 METRICS_FILE = "metrics.jsonl"
 """File with one JSON line for each report: {"step": 100, "train/loss": 1.2, ...}."""
@@ -60,19 +61,23 @@ class NullWriter:
 
 
 class MetricWriter:
-    """Writer of scalars as JSON lines and as TensorBoard events.
+    """Writer of scalars as JSON lines, as TensorBoard events, and to trackers.
 
     The class has the methods of `clu.metric_writers.MetricWriter` that training calls. It replaces
     clu's writers because importing them needs TensorFlow.
     """
 
-    def __init__(self, directory: epath.Path, resume_step: int = 0) -> None:
+    def __init__(
+        self, directory: epath.Path, resume_step: int = 0, trackers: Sequence[Tracker] = ()
+    ) -> None:
         """Open `directory` and delete reports of steps after `resume_step`, which training repeats.
 
         Args:
             directory: folder of the files. A missing folder is created.
             resume_step: the step from which training resumes.
+            trackers: runs in tracking services, which the writer closes.
         """
+        self._trackers = trackers
         self._staged = storage.StagedDirectory(directory)
         rows = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         path = self._staged.local / METRICS_FILE
@@ -96,6 +101,8 @@ class MetricWriter:
         self._lines.write(json.dumps({"step": step} | row) + "\n")
         for name, value in scalars.items():
             self._events.add_scalar(name.replace("=", "_"), value, step)  # TensorBoard rejects "=".
+        for tracker in self._trackers:
+            tracker.write_scalars(step, scalars)
 
     def write_documents(self, step: int, losses: Mapping[str, Sequence[float]]) -> None:
         """Write the losses of single documents, by name; a document without a loss has NaN."""
@@ -122,6 +129,8 @@ class MetricWriter:
         self._lines.close()
         self._events.close()
         self._staged.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def read_metrics(directory: epath.Path) -> list[dict[str, float]]:

@@ -26,7 +26,7 @@ from oneflow_jax.data import streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, storage, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import best_checkpoint, checksums
+from oneflow_jax.training import best_checkpoint, checksums, replica_load
 from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
@@ -78,10 +78,10 @@ class Checkpoints:
         for name in ("data", "checksums", best_checkpoint.ITEM):
             handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
         options = ocp.options.CheckpointablesOptions(registry=handlers)
-        saving = ocp.options.ArrayOptions.Saving(
+        self._saving = ocp.options.ArrayOptions.Saving(
             min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES
         )
-        arrays = ocp.options.ArrayOptions(saving=saving)
+        arrays = ocp.options.ArrayOptions(saving=self._saving)
         self._context_options = {"checkpointables_options": options, "array_options": arrays}
         with ocp.Context(**self._context_options):
             self._checkpointer = ocp.training.Checkpointer(
@@ -152,6 +152,7 @@ class Checkpoints:
         data: streams.BatchIterator,
         *,
         skip_damaged: bool = False,
+        broadcast_min_gb: float = 0.0,
     ) -> TrainState:
         """Restore the newest training state and set `data` to its saved position.
 
@@ -160,6 +161,9 @@ class Checkpoints:
             data: an iterator over the streams that were saved, or over a subset of them.
             skip_damaged: whether to move damaged checkpoints to another folder, and to restore the
                 newest checkpoint that is not damaged.
+            broadcast_min_gb: size of the state in GB from which one replica of the mesh reads it
+                and sends it to the others (`replica_load`); 0 for never. With `skip_damaged`, all
+                replicas read, because a process that finds damage then has to inform the others.
 
         Raises:
             UserError: there is no checkpoint; or the newest one is damaged (with `skip_damaged`,
@@ -170,7 +174,10 @@ class Checkpoints:
             "train": _without_ema(abstract_state),
             "data": None,
         }
-        items = self._load_first(like_items, skip_damaged=skip_damaged, set_aside=True)
+        axis = None if skip_damaged else replica_load.choose_axis(abstract_state, broadcast_min_gb)
+        items = self._load_first(
+            like_items, skip_damaged=skip_damaged, set_aside=True, replica_axis=axis
+        )
         data.set_state(items["data"])
         return TrainState(ema=items["ema"], **items["train"])
 
@@ -200,6 +207,7 @@ class Checkpoints:
         skip_damaged: bool,
         set_aside: bool = False,
         use: str = "newest",
+        replica_axis: int | None = None,
     ) -> dict[str, Any]:
         """Load the newest or the best checkpoint; with `skip_damaged`, the first undamaged one."""
         steps = self._list_common_steps()
@@ -213,7 +221,7 @@ class Checkpoints:
         for step, following in zip(steps, [*steps[1:], None], strict=True):
             if "data" in like_items:
                 self._check_version(step)
-            items, damage = self._try_load(step, like_items)
+            items, damage = self._try_load(step, like_items, replica_axis)
             if not damage:
                 if use == "best":
                     logging.info("Checkpoint of step %d: its held-out loss is the lowest.", step)
@@ -246,22 +254,31 @@ class Checkpoints:
         steps = distributed.all_gather_json({str(jax.process_index()): mine})
         return sorted(set.intersection(*map(set, steps.values())), reverse=True)
 
-    def _try_load(self, step: int, like_items: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    def _try_load(
+        self, step: int, like_items: dict[str, Any], replica_axis: int | None
+    ) -> tuple[dict[str, Any], str]:
         """Load a checkpoint; return its items, and a description of its damage ("" for none).
 
         Raises:
             ValueError, KeyError: the checkpoint is not damaged, but has another model's parameters.
+            UserError: with a replica axis, this process found damage.
         """
         has_checksums = (self._directory / str(step) / "checksums").exists()
         wanted = like_items | ({"checksums": None} if has_checksums else {})
         items: dict[str, Any] = {}
         damage = ""
         try:
-            items = self._load_alone(step, wanted)
+            items = self._load(step, wanted, replica_axis)
         except Exception as error:
             if self._is_other_model(step, like_items["ema"]):
                 raise
             damage = _describe(error)
+            if replica_axis is not None:  # The others wait for this process, until it has ended.
+                raise UserError(
+                    f"{self._directory / str(step)}: the checkpoint is damaged ({damage}). Restore "
+                    f"it from a backup, or continue from an older one with "
+                    f"--config.{SKIP_DAMAGED}=True."
+                ) from error
         # If any process finds damage, all processes must skip the checkpoint.
         distributed.barrier()
         damage_by_process = distributed.all_gather_json({str(jax.process_index()): damage})
@@ -270,17 +287,25 @@ class Checkpoints:
             damage = _compare_checksums(items)
         return items, damage
 
-    def _load_alone(self, step: int, like_items: dict[str, Any]) -> dict[str, Any]:
-        """Load the shards of this process, without waiting for the other processes.
+    def _load(
+        self, step: int, like_items: dict[str, Any], replica_axis: int | None
+    ) -> dict[str, Any]:
+        """Load the shards of this process, or the shards that its replica of the mesh reads.
 
-        If processes waited for each other, a process that finds damage would block the others.
+        Orbax sees a single process. If the processes waited for each other in orbax, a process that
+        finds damage would block the others.
         """
         index = jax.process_index()
         options = ocp.options.MultiprocessingOptions(
             primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"load_{index}"
         )
-        with ocp.Context(**self._context_options, multiprocessing_options=options):
-            return ocp.load_checkpointables(self._directory / str(step), like_items)
+        context, path = self._context_options, self._directory / str(step)
+        if replica_axis is None:
+            with ocp.Context(**context, multiprocessing_options=options):
+                return ocp.load_checkpointables(path, like_items)
+        arrays = replica_load.make_options(replica_axis, self._saving)
+        with ocp.Context(**context | {"array_options": arrays}, multiprocessing_options=options):
+            return replica_load.load(path, like_items)
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
         """Return whether a checkpoint's EMA parameters differ in names or shapes from the model."""

@@ -12,7 +12,15 @@ from etils import epath
 from oneflow_jax.data import streams
 from oneflow_jax.runtime import preemption, sharding, storage
 from oneflow_jax.shapes import Key, PyTree
-from oneflow_jax.training import checkpoint, eval_loss, optimizer, profiler, reporter, train_state
+from oneflow_jax.training import (
+    checkpoint,
+    eval_loss,
+    optimizer,
+    profiler,
+    reporter,
+    save_schedule,
+    train_state,
+)
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.train_state import TrainState
 from oneflow_jax.training.update import Metrics
@@ -99,6 +107,7 @@ def run(
         train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
         losses, document_losses = system.eval_losses(), system.document_losses()
         report = reporter.Reporter(system, folder, int(state.step))
+        schedule = save_schedule.SaveSchedule(settings)
         for number in range(int(state.step) + 1, settings.steps + 1):
             with report.data_wait():
                 batch = next(data)
@@ -107,19 +116,18 @@ def run(
             heldout_loss = None
             if number % settings.eval_every == 0:
                 with report.pause_timer():
-                    scalars, by_document = losses(system.merge_params(state.ema)), {}
+                    params = system.merge_params(state.ema)
+                    scalars, by_document = _evaluate(params, losses, document_losses)
                     heldout_loss = scalars.get(eval_loss.HELDOUT_LOSS)
-                    if document_losses:
-                        more, by_document = document_losses(system.merge_params(state.ema))
-                        scalars |= more
                     report.write(number, scalars, by_document)
             last = number == settings.steps or stop.is_due(number)
-            if number % settings.checkpoint_every == 0 or last:
+            if schedule.is_due(number) or last:
                 with report.pause_timer():  # Raises an error if the loss is not finite.
                     owner.check()
                     # The saved data position must match the state, so the loop reads the next
                     # batch only after the save.
                     checkpoints.save(state, number, data, heldout_loss)
+                schedule.restart()
             if preview and number % settings.preview_every == 0:
                 with report.pause_timer():
                     preview(number, system.merge_params(state.ema))
@@ -129,6 +137,19 @@ def run(
         report.close()
     if int(state.step) < settings.steps:
         stop.raise_if_made(int(state.step))
+
+
+def _evaluate(
+    params: PyTree,
+    losses: Callable[[PyTree], dict[str, float]],
+    document_losses: DocumentLossFn | None,
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return scalars by name, and the loss of each document by name."""
+    scalars = losses(params)
+    if document_losses is None:
+        return scalars, {}
+    more, by_document = document_losses(params)
+    return scalars | more, by_document
 
 
 def restore_or_init(
@@ -143,6 +164,7 @@ def restore_or_init(
         system.abstract_state,
         data,
         skip_damaged=system.loop_config.skip_damaged,
+        broadcast_min_gb=system.loop_config.broadcast_min_gb,
     )
     logging.info("Resuming from step %d.", checkpoints.latest_step)
     return state

@@ -11,7 +11,7 @@ USES = ("newest", "best")
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """Settings of the training loop. All intervals are numbers of steps.
+    """Settings of the training loop. All intervals except `checkpoint_minutes` are in steps.
 
     Attributes:
         seed: RNG seed of the run's root key.
@@ -19,6 +19,10 @@ class LoopConfig:
         log_every: interval between rows of the log.
         eval_every: interval between evaluations of the held-out loss.
         checkpoint_every: interval between checkpoints.
+        checkpoint_minutes: a checkpoint is also saved at the first logged step after this time
+            since the last save; 0 for none.
+        broadcast_min_gb: size of the training state in GB from which, on resume, one replica reads
+            it and sends it to the others; 0 for never.
         max_to_keep: number of newest checkpoints that are kept.
         keep_period: interval at which checkpoints are kept permanently; 0 for none.
         preview_every: interval between pages of samples; 0 for none.
@@ -27,6 +31,8 @@ class LoopConfig:
         keep_best: whether to also keep the checkpoint with the lowest held-out loss.
         use: which checkpoint evaluation, sampling and exporting use, one of `USES`. Training always
             resumes from the newest one.
+        wandb_project: project of Weights & Biases that the run is logged to; "" for none.
+        mlflow_uri: address of MLflow that the run is logged to; "" for none.
         profile_steps: first and last step to profile; () for none.
     """
 
@@ -36,11 +42,15 @@ class LoopConfig:
     eval_every: int
     checkpoint_every: int
     max_to_keep: int
+    checkpoint_minutes: float = 0.0
+    broadcast_min_gb: float = 0.0
     keep_period: int = 0
     preview_every: int = 0
     skip_damaged: bool = False
     keep_best: bool = False
     use: str = "newest"
+    wandb_project: str = ""
+    mlflow_uri: str = ""
     profile_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

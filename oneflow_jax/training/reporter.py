@@ -31,7 +31,7 @@ from jax.experimental import multihost_utils
 
 from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, metric_writer, workdir
+from oneflow_jax.runtime import distributed, metric_writer, trackers, workdir
 from oneflow_jax.training import conditioning, diagnosis, eval_loss, optimizer, overfitting
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.update import Metrics
@@ -66,11 +66,7 @@ class Reporter:
         self._throughput_keys = system.throughput_keys
         self._flops = system.flops
         self._peak_flops = _peak_flops(system.mesh)
-        self._writer = (
-            metric_writer.MetricWriter(folder / workdir.LOGS, resume_step=start_step)
-            if distributed.is_primary()
-            else metric_writer.NullWriter()
-        )
+        self._writer = _open_writer(settings, folder / workdir.LOGS, start_step)
         self._progress = metric_writer.ProgressBar("training", settings.steps, start_step)
         self._pending: tuple[int, Metrics] | None = None
         self._sums: Metrics = {}
@@ -195,6 +191,16 @@ class Reporter:
         if self._flops and self._peak_flops:
             scalars["mfu"] = scalars["model_flops_per_second"] / self._peak_flops
         return scalars
+
+
+def _open_writer(
+    settings: LoopConfig, directory: epath.Path, start_step: int
+) -> metric_writer.MetricWriter | metric_writer.NullWriter:
+    """Open the logs in the primary process."""
+    if not distributed.is_primary():
+        return metric_writer.NullWriter()
+    opened = trackers.open_trackers(settings.wandb_project, settings.mlflow_uri, directory)
+    return metric_writer.MetricWriter(directory, start_step, opened)
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:

@@ -6,6 +6,7 @@ import json
 import pytest
 from etils import epath
 
+from configs import common, tpu_v5e
 from oneflow_jax.aot import run, topologies
 from oneflow_jax.runtime import sharding, workdir
 from tests import runs
@@ -104,6 +105,13 @@ def test_programs_that_jax_cannot_parse():
     )
     assert report["flops_per_chip"] > report["model_flops_per_chip"]
     assert 0 < report["scheduled_mfu"] < report["roofline_mfu"] < 1
+
+
+def test_own_data_on_a_slice():
+    config = common.shrink_for_debugging(tpu_v5e.get_config("1B,own")).lock()
+    report = run.topology_report(config, topologies.parse_topology("v5e-4"))
+    assert report["fits"]
+    assert report["sampling"]["fits"]
 
 
 def test_too_large_program_is_reported():

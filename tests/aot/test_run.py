@@ -193,7 +193,7 @@ def test_a_batch_that_does_not_fit_the_chips_is_refused():
 
 @pytest.mark.parametrize("size", model_sizes.SIZES)
 def test_model_sizes_match_their_names(size):
-    config = model_sizes.make_config("any", size)
+    config = model_sizes.make_config("any", size, "emoji")
     system = system_lib.abstract_system(config.lock(), jax.devices())
     count = flops.from_model(system.model, system.layout.codec.channels).num_parameters
     shapes = system.abstract_state.params

@@ -51,7 +51,7 @@ SHIPPED = {
     **{
         f"tpu_{name}:{size}": module.get_config(size)
         for name, module in GENERATIONS.items()
-        for size in module.PLANS
+        for size in (*module.PLANS, "1B,own")
     },
 }
 """Every shipped configuration."""
@@ -61,7 +61,8 @@ HOSTILE = (math.nan, math.inf, -math.inf, -1, 0, 2**64, "", "abc", None, True, 1
 MAY_BE_ZERO = re.compile(
     r"seed|.*\.seed|.*(?<!max_mask)_weight|.*_scale|.*_prob|codec\.mean|optimizer\.(b1|b2|ema_decay|weight_decay"
     r"|warmup_steps|end_lr_fraction)|data\.(num_workers|cache_size|text_slot_multiple)"
-    r"|checkpoint\.keep_period|finetune\.(max_added_tokens|keep_fraction|lora_rank|minutes)|paradigm\.(tasks|time_coupling)\..*|source\.(interleaved|styled|keywords)"
+    r"|checkpoint\.(keep_period|minutes|broadcast_min_gb)"
+    r"|finetune\.(max_added_tokens|keep_fraction|lora_rank|minutes)|paradigm\.(tasks|time_coupling)\..*|source\.(interleaved|styled|keywords)"
     r"|sampling\.(preview_every|top_k|temperature)|evaluation\.loss_documents"
 )
 
@@ -75,6 +76,7 @@ NAMED_ELSEWHERE = re.compile(
 FREE_TEXT = re.compile(
     r"name|command|platform_help|init_from|data\.dir|optimizer\.freeze|evaluation\.(inception_weights"
     r"|clip_dir)|codec\.path|source\.(path|glob|image_root|split)"
+    r"|logging\.(wandb_project|mlflow_uri)"
 )
 
 

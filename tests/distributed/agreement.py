@@ -11,16 +11,19 @@ import sys
 import traceback
 
 import jax
+import numpy as np
+import pytest
 from etils import epath
 
 from oneflow_jax.build import custom_data, data
 from oneflow_jax.data.custom import prepare
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, storage, workdir
+from oneflow_jax.runtime import distributed, sharding, storage, workdir
 from oneflow_jax.training import checkpoint
 from tests.build import test_changed_data, test_data
 from tests.data.custom import changing_source
 from tests.training import test_damaged_checkpoints as damaged
+from tests.training import test_save_schedule
 
 SCENARIOS = {}
 
@@ -185,6 +188,46 @@ def own_run_folders(folder):
     return run.prepare()
 
 
+@scenario
+def save_by_time(folder):
+    """Ask twice whether a save is due: by the clock of process 0, then by that of process 1."""
+    del folder
+    with pytest.MonkeyPatch.context() as patch:
+        schedule, clock = test_save_schedule.make_schedule(patch, minutes=1.0)
+        due = []
+        for process in (0, 1):
+            clock.seconds = 2_000.0 if jax.process_index() == process else 1_000.0
+            due.append(schedule.is_due(2))
+    return due
+
+
+@scenario
+def one_replica_reads(folder):
+    """Restore in both processes while process 1 has no arrays: once alone, once from process 0."""
+    once(lambda: shutil.copytree(folder.parent / "saved", folder))
+    once(lambda: shutil.copytree(folder, f"{folder}.host1", ignore=ignore_arrays))
+    try:
+        restore(own_path(folder), replicated_state())
+        message = ""
+    except UserError as error:
+        message = str(error)
+    state, position = restore(own_path(folder), replicated_state(), broadcast_min_gb=1e-9)
+    key = np.asarray(jax.random.key_data(state.key)).tolist()
+    return [message, [np.sum(x).item() for x in jax.tree.leaves(state.ema)], key, position]
+
+
+def ignore_arrays(path, names):
+    """Select the files that hold the content of arrays, for `shutil.copytree`."""
+    return names if pathlib.Path(path).name == "d" else []
+
+
+def one_replica_finds_damage(folder):
+    """Restore a damaged checkpoint in process 0, which has to read it for process 1."""
+    once(lambda: shutil.copytree(folder.parent / "saved", folder))
+    once(lambda: damaged.DAMAGES["truncated arrays"](folder / workdir.CHECKPOINTS / "6"))
+    restore(folder, replicated_state(), broadcast_min_gb=1e-9)
+
+
 def damage_scenario(damage):
     """Return a scenario in which the newest checkpoint is damaged and then skipped."""
 
@@ -202,10 +245,10 @@ def damage_scenario(damage):
     return run
 
 
-def restore(folder, **options):
+def restore(folder, like=None, **options):
     position = damaged.Position()
     with checkpoint.Checkpoints(epath.Path(folder), 5) as checkpoints:
-        state = checkpoints.restore(abstract_state(), position, **options)
+        state = checkpoints.restore(like or abstract_state(), position, **options)
     return state, position.state["0"]["n"]
 
 
@@ -227,6 +270,14 @@ def abstract_state():
     )
 
 
+def replicated_state():
+    """Return the abstract state of a run in which each process has the whole state."""
+    whole = sharding.replicated_sharding(sharding.make_mesh({"data": jax.device_count()}))
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), damaged.make_state(0)
+    )
+
+
 def save_checkpoints(folder):
     """Save three checkpoints of which each process writes a part."""
     with checkpoint.Checkpoints(epath.Path(folder), 5) as checkpoints:
@@ -234,6 +285,9 @@ def save_checkpoints(folder):
             state = jax.jit(lambda step=step: damaged.make_state(step), out_shardings=shardings())()
             checkpoints.save(state, step, damaged.Position(step))
 
+
+FATAL_SCENARIOS = {"one_replica_finds_damage": one_replica_finds_damage}
+"""Scenarios in which the processes end; each needs processes of its own."""
 
 for name in DAMAGES:
     SCENARIOS[f"damage: {name}"] = damage_scenario(name)
@@ -244,14 +298,15 @@ def main(root, *names):
     prepare._run_workers = changing_source.prepare_here
     root = pathlib.Path(root)
     save_checkpoints(root / "saved")
-    for number, (name, function) in enumerate(SCENARIOS.items()):
-        if names and name not in names:
-            continue
+    chosen = {name: (SCENARIOS | FATAL_SCENARIOS)[name] for name in names} or SCENARIOS
+    for number, (name, function) in enumerate(chosen.items()):
         custom_data._OPENED.clear()
         try:
             result = function(root / str(number))
         except UserError as error:
             result = f"error: {error}"
+            if name in FATAL_SCENARIOS:
+                distributed.exit_process(result)
         except Exception:  # Exit at once: the other processes may wait for this one.
             distributed.exit_process(f"{name}\n{traceback.format_exc()}")
         print(json.dumps([name, result]), flush=True)

@@ -2,9 +2,12 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from tests.distributed import agreement, pods
+from tests.training import test_damaged_checkpoints as damaged
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,31 @@ def test_all_processes_find_the_damage_and_resume_from_the_same_step(damage, res
     message, step, position = one
     assert "checkpoints/6: the checkpoint is damaged" in message
     assert (step, position) == (4, 4)
+
+
+def test_the_clock_of_the_primary_process_decides_when_to_save(results):
+    assert results["save_by_time"] == [[True, False]] * 2
+
+
+def test_one_replica_reads_a_checkpoint_for_both_processes(results):
+    one, two = results["one_replica_reads"]
+    assert one == two
+    message, ema, key, position = one
+    assert "checkpoints/6: the checkpoint is damaged" in message
+    expected = damaged.make_state(6)
+    assert ema == [np.sum(x).item() for x in jax.tree.leaves(expected.ema)]
+    assert key == jax.random.key_data(expected.key).tolist()
+    assert position == 6
+
+
+def test_damage_that_one_replica_finds_ends_both_processes(tmp_path):
+    arguments = (str(tmp_path), "one_replica_finds_damage")
+    with pods.Pod(2, *arguments, devices=2, module="tests.distributed.agreement") as pod:
+        codes = pod.exit_codes()
+        output = pod.output(0)
+    assert all(codes)
+    assert "checkpoints/6: the checkpoint is damaged (" in output
+    assert "--config.checkpoint.skip_damaged=True" in output
 
 
 def test_every_scenario_is_judged(results):

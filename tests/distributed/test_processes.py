@@ -15,6 +15,7 @@ from oneflow_jax.training import loop
 from tests import runs
 from tests.distributed import config, pods
 from tests.training import test_damaged_checkpoints as damaged
+from tests.training import test_resume
 
 
 def config_flag(paradigm):
@@ -100,9 +101,10 @@ def test_one_process_resumes_a_checkpoint_of_two(two_process_run, tmp_path):
     assert_same_curve(folder, finished)
 
 
-def test_death_of_a_process_is_reported_and_the_run_resumes(tmp_path):
+@pytest.mark.parametrize("saves", test_resume.SAVES)
+def test_death_of_a_process_is_reported_and_the_run_resumes(saves, tmp_path):
     folder, whole = (epath.Path(tmp_path / name) for name in ("run", "whole"))
-    arguments = (config_flag("edit_flow"), f"--workdir={folder}")
+    arguments = (config_flag("edit_flow"), f"--workdir={folder}", *test_resume.SAVES[saves])
     with pods.Pod(2, *arguments, module=runs.TRAINING_MODULE) as pod:
         assert pod.wait_for("training 5/6")
         pod.kill(1)

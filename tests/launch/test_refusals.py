@@ -173,6 +173,7 @@ def test_mismatched_pod_and_configuration_are_refused(cloud, variables, message)
         ("v4-8", "configs/tpu_v4.py:150M"),
         ("v5litepod-1", "configs/tpu_v5e.py:150M"),
         ("v5litepod-256", "configs/tpu_v5e.py:8B"),
+        ("v5litepod-64", "configs/tpu_v5e.py:1B,own"),
         ("v5p-128", "configs/tpu_v5p.py:8B"),
         ("v6e-64", "configs/tpu_v6e.py"),
         ("v3-32", "configs/digits.py:velocity"),

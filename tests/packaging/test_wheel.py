@@ -14,7 +14,7 @@ from tests.packaging.conftest import Environment, build
 
 EXTRAS = (
     *("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity", "serve"),
-    "test",
+    *("test", "trackers"),
 )
 
 

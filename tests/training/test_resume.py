@@ -40,6 +40,24 @@ def test_resumed_run_is_bit_identical(workers, tmp_path):
     assert runs.list_reports(folder) == runs.list_reports(finished)
 
 
+def test_run_that_saves_by_time_and_resumes_is_bit_identical(tmp_path):
+    _, finished = runs.trained_run()
+    folder = epath.Path(tmp_path / "run")
+    system = runs.prepare_system(
+        folder, runs.make_config(checkpoint__every=1000, checkpoint__minutes=1e-6)
+    )
+    loop.run(system, folder)
+    delete_checkpoints_after(folder, 5)
+    before, _ = runs.load_state(system, folder)
+    assert int(before.step) == 5
+    loop.run(system, folder)
+    state, position = runs.load_state(system, folder)
+    expected, expected_position = runs.load_state(system, finished)
+    runs.assert_identical(state, expected)
+    assert position == expected_position
+    assert runs.list_reports(folder) == runs.list_reports(finished)
+
+
 def test_each_step_is_reported_once():
     _, finished = runs.trained_run()
     assert sorted(runs.list_reports(finished)) == sorted(
@@ -85,9 +103,17 @@ def run_and_kill(arguments, lines, rng):
     return process.wait() == -signal.SIGKILL
 
 
-def test_run_killed_at_random_times_is_bit_identical(tmp_path):
+SAVES = {
+    "by step": [],
+    "by time": ["--config.checkpoint.every=1000", "--config.checkpoint.minutes=0.002"],
+}
+"""Flags that make a run save a checkpoint every 2 steps, or every 0.12 seconds."""
+
+
+@pytest.mark.parametrize("saves", SAVES)
+def test_run_killed_at_random_times_is_bit_identical(saves, tmp_path):
     rng = random.Random(0)
-    arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7"]
+    arguments = [runs.CONFIG, "--config.steps=40", "--config.evaluation.every=7", *SAVES[saves]]
     whole, broken = (epath.Path(tmp_path / name) for name in ("whole", "broken"))
     done = runs.run(*arguments, f"--workdir={whole}", module=runs.TRAINING_MODULE)
     assert done.returncode == 0, done.stderr
