@@ -44,6 +44,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.source.columns = ()
     config.source.split = "train"  # split of the data set, for the format "tfds"
     config.source.heldout_fraction = 0.05  # fraction of the documents held out from training
+    config.source.deduplicate = False  # whether to drop all but the first of equal documents
     config.source.max_megapixels = 50.0  # larger images are dropped
     # Maximum seconds to read one document. After this time its reader process is stopped.
     config.source.read_timeout = 60.0

@@ -24,12 +24,15 @@ from oneflow_jax.cli.flags import (
     ACCEPT_CHANGED_DATA,
     DELETE,
     EDIT,
+    LOCAL,
     MODE,
     OUTPUT,
     PER_DEVICE_BATCH,
     PROGRAMS,
     PROMPT,
     READING_MODES,
+    RUNNER,
+    RUNNER_OPTION,
     TOPOLOGY,
     WORKDIR,
     check_mode,
@@ -155,6 +158,8 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in READING_MODES:
         workdir.check_trained(folder)
     _configure_process(config, folder)
+    if RUNNER.value != LOCAL:  # What follows finds the data up to date.
+        custom_data.prepare_on_runner(config, RUNNER.value, RUNNER_OPTION.value)
     config = choices.choose(config, folder, MODE.value)
     system = system_lib.system(
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value

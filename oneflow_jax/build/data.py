@@ -19,7 +19,7 @@ from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import encode_latents, latents, mixed_source, overflow, sources, splits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom import prepare, sample
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
@@ -344,9 +344,14 @@ def _load_or_train_vocab(
 
 
 def _iter_texts(config: ml_collections.ConfigDict) -> Iterator[str]:
-    """Yield the texts of training documents for the tokenizer, spread evenly over the split.
+    """Yield the texts of training documents for the tokenizer, from all parts of the split.
 
     The first documents alone would be those of the first files, perhaps all in one language.
     """
-    chosen = overflow.iter_outlines(open_split(config, "train"), TOKENIZER_TRAINING_DOCUMENTS)
-    return (document.text() for document in chosen)
+    source = open_split(config, "train")
+    if not custom_data.is_custom(config):
+        chosen = overflow.iter_outlines(source, TOKENIZER_TRAINING_DOCUMENTS)
+        return (document.text() for document in chosen)
+    plan = custom_data.open_prepared(config).plan
+    indices = sample.choose_documents(plan, source.files, TOKENIZER_TRAINING_DOCUMENTS)
+    return (source.outline(index).text() for index in indices)

@@ -13,7 +13,19 @@ from tests import runs
 from tests.packaging.conftest import Environment, build
 
 EXTRAS = (
-    *("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity", "serve"),
+    *(
+        "aot",
+        "aot-gpu",
+        "beam",
+        "cloud",
+        "data",
+        "demo",
+        "docs",
+        "gpu",
+        "metrics",
+        "parity",
+        "serve",
+    ),
     "test",
 )
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from oneflow_jax.data.custom import manifest
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.manifest import Manifest
+from oneflow_jax.data.custom.reader import Settings
 from oneflow_jax.data.custom.sandbox import FileStat, SandboxedFolder
 
 UNREADABLE = "unreadable"
@@ -115,14 +116,18 @@ def compare(before: Records, now: Records) -> Difference:
     return Difference(len(new.keys() - old.keys()), changed, len(old.keys() - new.keys()))
 
 
-def hash_source(settings: Settings, units: Sequence[WorkUnit], records: Records) -> str:
-    """Return the fingerprint of prepared data: a hash of everything that determines its documents.
+def hash_source(plan: Manifest, records: Records) -> str:
+    """Return the fingerprint of prepared data: a hash of what determines its documents and order.
 
     The fingerprint depends on the names and contents of the files, but not on the path of their
     folder.
     """
     digest = _new_hash()
-    digest.update(repr((manifest.VERSION, make_portable(settings), *units)).encode())
+    settings = make_portable(plan.settings)
+    digest.update(repr((manifest.VERSION, settings, *plan.units)).encode())
+    digest.update(settings.later_fields.encode())
+    if plan.num_hash_shards:  # The order by hashes does not depend on the number of shards.
+        digest.update(b"in the order of hashes")
     for name, record in sorted(records.items()):
         digest.update(repr((name, record.digest)).encode())
     return digest.hexdigest()

@@ -31,6 +31,7 @@ class Settings:
             reader chooses them by name.
         split: split of the TFDS data set to read, for `format` "tfds".
         heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
+        deduplicate: whether to keep only the first of documents with equal content.
         max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
         read_timeout: maximum time for reading one document, in seconds. If a document takes longer,
             its process is stopped.
@@ -46,6 +47,7 @@ class Settings:
     heldout_fraction: float = 0.05
     max_megapixels: float = 50.0
     read_timeout: float = 60.0
+    deduplicate: bool = dataclasses.field(default=False, repr=False)  # see `later_fields`
 
     def __post_init__(self) -> None:
         """Check that the values are in range."""
@@ -59,6 +61,15 @@ class Settings:
         )
         for field, least in (("pixels", 1), ("max_megapixels", 0.001), ("read_timeout", 0.1)):
             errors.check_at_least(f"source.{field}", getattr(self, field), least)
+
+    @property
+    def later_fields(self) -> str:
+        """Fields that are not in `repr`, if they are not at their defaults.
+
+        `repr` names data that earlier versions prepared. It has the same value as in these
+        versions, so their data is found.
+        """
+        return " deduplicate" if self.deduplicate else ""
 
     @property
     def folder(self) -> SandboxedFolder:

@@ -74,7 +74,8 @@ class SourceEntry:
 
     @property
     def _name(self) -> str:
-        return f"{self._stem}_{splits.hash_bucket(repr(self.settings), 16**8):08x}"
+        key = f"{self.settings!r}{self.settings.later_fields}"
+        return f"{self._stem}_{splits.hash_bucket(key, 16**8):08x}"
 
     @property
     def _stem(self) -> str:
