@@ -148,6 +148,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     from oneflow_jax import evaluate, sample
     from oneflow_jax.build import choices, custom_data, data, export_run
     from oneflow_jax.build import system as system_lib
+    from oneflow_jax.data import overflow
     from oneflow_jax.training import loop
 
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
@@ -158,8 +159,10 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in READING_MODES:
         workdir.check_trained(folder)
     _configure_process(config, folder)
+    count = overflow.count_chunks
     if RUNNER.value != LOCAL:  # What follows finds the data up to date.
-        custom_data.prepare_on_runner(config, RUNNER.value, RUNNER_OPTION.value)
+        beam = custom_data.prepare_on_runner(config, RUNNER.value, RUNNER_OPTION.value)
+        count = beam.count_chunks
     config = choices.choose(config, folder, MODE.value)
     system = system_lib.system(
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
@@ -176,6 +179,8 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in ("train", "prepare"):
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
+        for split in data.ENCODED_SPLITS if custom_data.is_custom(config) else ():
+            data.chunk_counts(config, system.layout, split, count)
         _print(data.prepare_data(config, system.layout))
     if MODE.value in ("train", "prepare") and custom_data.is_custom(config):
         _print(f"Data report: {_report_data(config, system.layout, folder)}")

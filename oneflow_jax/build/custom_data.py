@@ -54,13 +54,16 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
 
 def prepare_on_runner(
     config: ml_collections.ConfigDict, runner: str, options: Sequence[str]
-) -> None:
+) -> engine.BeamEngine:
     """Bring prepared data up to date with its source, by a runner of Apache Beam.
 
     Args:
         config: the run's configuration.
         runner: name of the runner, one of `runners.NAMES`.
         options: options of the runner, each as NAME=VALUE.
+
+    Returns:
+        The engine, which can also count chunks.
 
     Raises:
         UserError: the run has no own data, the data cannot be used, or the runner is not installed.
@@ -81,6 +84,7 @@ def prepare_on_runner(
         prepare.prepare(
             settings, config.data.dir, config.data.num_prepare_workers, engine=beam_engine
         )
+    return beam_engine
 
 
 def source_id(config: ml_collections.ConfigDict) -> str:

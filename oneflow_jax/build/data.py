@@ -171,12 +171,21 @@ def _open_own_split(
 
 
 def chunk_counts(
-    config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
+    config: ml_collections.ConfigDict,
+    layout: layouts.Layout,
+    split: str,
+    count: Callable[..., np.ndarray] = overflow.count_chunks,
 ) -> np.ndarray:
     """Return, for each document of a split, the number of chunks that it is split into.
 
     A chunk fits a row; a document with 0 chunks is dropped. The numbers depend on `data.overflow`.
     They are computed once and stored in `data.dir`.
+
+    Args:
+        config: the run's configuration.
+        layout: layout of the run.
+        split: name of the split.
+        count: function that counts, with the arguments of `overflow.count_chunks`.
 
     Raises:
         UserError: no document fits the sequence length.
@@ -192,7 +201,7 @@ def chunk_counts(
     )
     with distributed.primary_first():
         if not path.exists():
-            counts = overflow.count_chunks(open_split(config, split), layout, config.data.overflow)
+            counts = count(open_split(config, split), layout, config.data.overflow)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counts)

@@ -1,21 +1,32 @@
 """Engine that writes the shards of own data by Apache Beam; see `prepare.Engine`."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from etils import epath
 
+from oneflow_jax.data import overflow, sources
 from oneflow_jax.data.beam import runners
 from oneflow_jax.data.custom import worker_pool
 from oneflow_jax.data.custom.fingerprint import as_stat
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.stats import DatasetStats
+from oneflow_jax.data.layout import Layout
 from oneflow_jax.errors import UserError, check_one_of
 from oneflow_jax.runtime import storage
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 _USER_ERROR = re.compile(rf"{re.escape(UserError.__module__)}\.UserError: (.*?)(?: \[while|\n|$)")
 
@@ -66,25 +77,63 @@ class BeamEngine:
         folder, temp = plan.folder / uuid.uuid4().hex, plan.folder / "temp"
         folder.mkdir(parents=True)
         temp.mkdir()
-        bucket = options.get_all_options().get("temp_location") or ""
-        is_remote = storage.is_remote(bucket)
+        bucket = _find_bucket(options)
         job = pipeline.Job(
             settings=plan.settings,
-            output=f"{bucket.rstrip('/')}/{folder.name}" if is_remote else str(folder.resolve()),
-            temp=None if is_remote else str(temp.resolve()),
+            output=f"{bucket}/{folder.name}" if bucket else str(folder.resolve()),
+            temp=None if bucket else str(temp.resolve()),
             shard_bytes=self.shard_bytes,
             command=self.command,
         )
-        try:
-            with pipeline.beam.Pipeline(options=options) as steps:
-                pipeline.build(steps, plan.units, job)
-            if is_remote:
-                _fetch(epath.Path(job.output), epath.Path(folder))
-        except Exception as error:  # Runners wrap an error of a worker in errors of any type.
-            if found := _USER_ERROR.search(str(error)):
-                raise UserError(found[1]) from error
-            raise
+        with _run(options) as steps:
+            pipeline.build(steps, plan.units, job)
+        if bucket:
+            _fetch(epath.Path(job.output), epath.Path(folder))
         return _complete(dataclasses.replace(plan, folder=folder), pipeline.READING_FILE)
+
+    def count_chunks(self, source: sources.RecordSource, layout: Layout, policy: str) -> np.ndarray:
+        """Count the chunks of each document; see `overflow.count_chunks`.
+
+        Workers that write shards to a bucket do not see `data.dir`. Then this process counts.
+
+        Raises:
+            UserError: as in `overflow.count_chunks`.
+        """
+        from oneflow_jax.data.beam import pipeline  # It imports Apache Beam.
+
+        options = runners.make_options(self.runner, self.options, self.num_workers)
+        if _find_bucket(options):
+            return overflow.count_chunks(source, layout, policy)
+        files = source.files
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(files.paths[0])) as folder:
+            with _run(options) as steps:
+                pipeline.build_counts(steps, files, layout, policy, os.path.abspath(folder))
+            names = [pipeline.name_counts(number) for number in range(len(files.paths))]
+            return np.concatenate([np.load(os.path.join(folder, name)) for name in names])
+
+
+def _find_bucket(options: "PipelineOptions") -> str:
+    """Return the option `temp_location` if it is a folder of a bucket, else ""."""
+    place = (options.get_all_options().get("temp_location") or "").rstrip("/")
+    return place if storage.is_remote(place) else ""
+
+
+@contextlib.contextmanager
+def _run(options: "PipelineOptions") -> Iterator["beam.Pipeline"]:
+    """Yield a pipeline without steps, and run it when the block ends.
+
+    Raises:
+        UserError: a step raised a `UserError`.
+    """
+    import apache_beam as beam
+
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            yield pipeline
+    except Exception as error:  # Runners wrap an error of a step in errors of any type.
+        if found := _USER_ERROR.search(str(error)):
+            raise UserError(found[1]) from error
+        raise
 
 
 def _fetch(source: epath.Path, target: epath.Path) -> None:

@@ -19,14 +19,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 from etils import epath
 
+from oneflow_jax.data import overflow, record_files, sources
 from oneflow_jax.data.custom import deduplicate, manifest, worker_pool
 from oneflow_jax.data.custom.deduplicate import StoredDocument
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
 from oneflow_jax.data.custom.stats import DatasetStats
+from oneflow_jax.data.layout import Layout
 from oneflow_jax.runtime import storage
 
 READING_FILE = "reading.json"
@@ -165,6 +168,53 @@ def build(pipeline: beam.Pipeline, units: Sequence[WorkUnit], job: Job) -> None:
         | "one key" >> beam.Map(lambda reading: (None, reading))
         | "group statistics" >> beam.GroupByKey()
         | "write statistics" >> beam.Map(_write_reading, num_shards, job)
+    )
+
+
+class CountChunks(beam.DoFn):
+    """Counts the chunks of the documents of a file; see `overflow.count_chunks`."""
+
+    def __init__(self, layout: Layout, policy: str, output: str) -> None:
+        self._layout, self._policy, self._output = layout, policy, output
+
+    def process(self, shard: tuple[int, str, int]) -> Iterator[None]:
+        """Write the numbers of chunks to a file of the output folder.
+
+        Args:
+            shard: number of the file, its path, and the number of its documents.
+        """
+        number, path, count = shard
+        source = sources.RecordSource(record_files.RecordFiles([path], [count]))
+        counts = overflow.count_chunks(source, self._layout, self._policy)
+        with tempfile.TemporaryDirectory(dir=self._output) as folder:
+            draft = pathlib.Path(folder, name_counts(number))
+            np.save(draft, counts)
+            _publish(draft, self._output)
+        yield from ()
+
+
+def name_counts(number: int) -> str:
+    """Return the name of the file that `CountChunks` writes."""
+    return f"chunks-{number:05d}.npy"
+
+
+def build_counts(
+    pipeline: beam.Pipeline,
+    files: record_files.RecordFiles,
+    layout: Layout,
+    policy: str,
+    output: str,
+) -> None:
+    """Add steps that write the numbers of chunks of each file of `files` to `output`."""
+    shards = [
+        (number, os.path.abspath(path), count)
+        for number, (path, count) in enumerate(zip(files.paths, files.counts, strict=True))
+    ]
+    (
+        pipeline
+        | "list files" >> beam.Create(shards)
+        | "spread files" >> beam.Reshuffle()
+        | "count chunks" >> beam.ParDo(CountChunks(layout, policy, output))
     )
 
 

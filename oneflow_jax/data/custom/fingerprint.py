@@ -42,6 +42,7 @@ class SourceFiles:
 
     def __init__(self, folder: SandboxedFolder, known: Iterable[Records] = ()) -> None:
         """Initialize without reading. A file with the same `stat` in `known` is not hashed."""
+        folder.refresh()
         self._folder = folder
         self._known = {
             (name, record.stat): record.digest
@@ -82,6 +83,9 @@ class SourceFiles:
         return digest is not None and self.digest(name) == digest
 
     def _hash(self, name: str) -> str:
+        known = self._folder.checksum(name)
+        if known is not None:
+            return known
         before = self.stat(name)
         if before is None:
             return ""

@@ -77,6 +77,8 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
     """Return the entry of a source in the folder of prepared data, with an absolute path."""
+    if storage.is_remote(settings.path):
+        return store.SourceEntry(store.store_root(data_dir), settings)
     path = pathlib.Path(settings.path).expanduser()
     if settings.format != "tfds" or path.exists():  # A TFDS path may be the name of a data set.
         path = path.resolve()
@@ -183,7 +185,7 @@ def _list_source(
     If the source does not exist, return the folder of the data that was last prepared from it.
     """
     settings = entry.settings
-    exists = pathlib.Path(settings.path).exists()
+    exists = settings.location.exists()
     try:
         known = formats.detect_format(settings)
         detected = dataclasses.replace(settings, format=known)
