@@ -236,6 +236,8 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
 
     if EDIT.value:
         raise UserError("--edit: this configuration trains a codec. Only document models can edit.")
+    if RUNNER.value != LOCAL:
+        raise UserError(f"--runner={RUNNER.value}: a codec takes no runner. Leave it out.")
     if PROMPT.value and MODE.value != "sample":
         raise UserError("--prompt: for a codec, it is valid with --mode=sample only.")
     if MODE.value == "export":

@@ -11,6 +11,11 @@ from tests.data.beam.test_engine import describe_stats, read_documents
 from tests.data.custom import changing_source, examples
 
 
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch):
+    monkeypatch.setattr(prepare, "_run_workers", changing_source.prepare_here)
+
+
 def copy(folder, target):
     """Copy all files of a folder to a bucket."""
     for path in folder.rglob("*"):

@@ -67,11 +67,16 @@ class BeamEngine:
         earlier run is used.
 
         Raises:
-            UserError: a disk is full or cannot be written.
+            UserError: a disk is full or cannot be written, or workers cannot read the source.
         """
         from oneflow_jax.data.beam import pipeline  # It imports Apache Beam.
 
         options = runners.make_options(self.runner, self.options, self.num_workers)
+        if self.runner == runners.DATAFLOW and not storage.is_remote(plan.settings.path):
+            raise UserError(
+                f"source.path={plan.settings.path}: the workers of {self.runner} cannot read a "
+                "folder of this machine. Copy the data to a bucket, and give gs://BUCKET/FOLDER."
+            )
         shutil.rmtree(plan.folder, ignore_errors=True)
         # The folder has a new name, since workers of a killed run may still write to the earlier.
         folder, temp = plan.folder / uuid.uuid4().hex, plan.folder / "temp"

@@ -8,7 +8,7 @@ A shard holds the documents whose hashes are in its range, in the order of the h
 grouping brings duplicates together, shuffles all documents, and gives each shard its size. The
 result depends on the source alone: not on the workers, nor on what was interrupted and run again.
 
-Only this module imports Apache Beam, and only an engine imports this module.
+Apache Beam is optional, so only functions of `engine` import this module.
 """
 
 import dataclasses

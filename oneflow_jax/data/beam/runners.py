@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from oneflow_jax.errors import UserError
+from oneflow_jax.runtime import storage
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -29,7 +30,7 @@ def make_options(runner: str, options: Sequence[str], num_workers: int) -> "Pipe
 
     Raises:
         UserError: Beam or a program that the runner needs is not installed, or an option is
-            malformed or unknown.
+            missing, malformed or unknown.
     """
     _check_installed(runner, options)
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -54,6 +55,11 @@ def make_options(runner: str, options: Sequence[str], num_workers: int) -> "Pipe
             f"--runner_option={','.join(options)}: Beam does not accept a value; its message is "
             "above. Change the value."
         ) from error
+    if runner == DATAFLOW and not storage.is_remote(known.get("temp_location") or ""):
+        raise UserError(
+            f"--runner={runner}: its workers share no disk. Give a folder of a bucket, as in "
+            "--runner_option=temp_location=gs://BUCKET/FOLDER."
+        )
     unknown = sorted(every.keys() - known.keys())
     if unknown and runner in (DIRECT, DATAFLOW):  # Flink's and Spark's job servers have more.
         raise UserError(

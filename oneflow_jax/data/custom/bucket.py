@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import io
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -21,6 +22,8 @@ PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 
 _VERSION_KEYS = ("md5Hash", "crc32c", "ETag", "etag")
 """Names under which stores give a hash of the content of an object, the best first."""
+
+_BUFFER_BYTES = 2**20
 
 
 def check_readable(path: str) -> None:
@@ -158,7 +161,9 @@ class BucketFolder(SandboxedFolder):
         if self._info(place) is None:
             raise DataError("missing file", str(path)[:80])
         store, base = self._store
-        with store.open(posixpath.join(base, place), "rb") as file:
+        raw = store.open(posixpath.join(base, place), "rb")
+        # The reader adds what raw files lack, such as a size limit of `readline`.
+        with io.BufferedReader(raw, _BUFFER_BYTES) as file:
             yield file
 
     def _stat_object(self, place: str) -> FileStat | None:

@@ -14,7 +14,7 @@ import pytest
 
 from oneflow_jax.data import vocab
 from oneflow_jax.data.beam import engine
-from oneflow_jax.data.custom import jsonl, manifest, prepare, sample, store
+from oneflow_jax.data.custom import jsonl, manifest, prepare, sample, shard, store, worker_pool
 from oneflow_jax.errors import UserError
 from tests import runs
 from tests.data.custom import changing_source, examples
@@ -80,6 +80,29 @@ def prepare_by_both(settings, root, **changes):
     return local, prepare.prepare(settings, str(root / "beam"), 1, engine=make_engine(**changes))
 
 
+class PoolInThisProcess:
+    """Replaces `worker_pool.WorkerPool`: prepares units here, which starts no process."""
+
+    def __init__(self, plan, *values):
+        self._plan = plan
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        pass
+
+    def run(self, numbers):
+        for number in numbers:
+            shard.write_shard(self._plan, number, {}, (-1, ""), lambda *values: None)
+            yield number
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(worker_pool, "WorkerPool", PoolInThisProcess)
+
+
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
     """Return the folders of both engines for `write_faulty_lines`, without and with copies."""
@@ -131,6 +154,7 @@ def test_documents_are_shuffled_over_all_shards(faulty):
     assert sum(step == 1 for step in steps) < len(steps) / 4
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("layout", ["pairs", "parquet", "webdataset", "pages"])
 def test_each_layout_gives_the_same_documents(layout, tmp_path):
     source = changing_source.ChangingSource(tmp_path / "own", 0, layout)
@@ -140,6 +164,7 @@ def test_each_layout_gives_the_same_documents(layout, tmp_path):
     assert describe_stats(local) == describe_stats(beam)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_prepared_data_is_found_by_the_local_engine_and_repaired_by_it(tmp_path):
     settings = examples.settings(examples.write_jsonl(tmp_path / "own"))
     data = str(tmp_path / "data")
@@ -200,6 +225,7 @@ def test_a_full_disk_of_a_worker_is_an_error_without_traceback(tmp_path):
         )
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_duplicates_come_back_if_the_first_document_is_deleted(tmp_path):
     own = tmp_path / "own"
     lines = [json.dumps({"text": f"text {n}"}) + "\n" for n in range(30)]

@@ -5,9 +5,13 @@ import importlib.util
 import shutil
 
 import pytest
+from absl import flags as absl_flags
 
-from oneflow_jax.data.beam import runners
+from oneflow_jax.cli import flags
+from oneflow_jax.data.beam import engine, runners
+from oneflow_jax.data.custom import manifest
 from oneflow_jax.errors import UserError
+from tests.data.custom import examples
 
 
 def test_options_pass_through():
@@ -48,6 +52,20 @@ def test_missing_packages_of_google_cloud_are_named(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(UserError, match=r"--runner=DataflowRunner: .*no apitools.*\[gcp\]"):
         runners.make_options("DataflowRunner", [], 1)
+
+
+def test_dataflow_needs_data_in_a_bucket(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib, "import_module", lambda name: None)
+    with pytest.raises(UserError, match=r"--runner=DataflowRunner: .*temp_location=gs://"):
+        runners.make_options("DataflowRunner", [], 1)
+    dataflow = engine.BeamEngine("DataflowRunner", ["temp_location=gs://bucket/temp"])
+    plan = manifest.Manifest(tmp_path, examples.settings(tmp_path), ())
+    with pytest.raises(UserError, match=r"source\.path=.*cannot read a folder of this machine"):
+        dataflow(plan)
+
+
+def test_the_flag_has_the_names_of_all_runners():
+    assert absl_flags.FLAGS["runner"].parser.enum_values == [flags.LOCAL, *runners.NAMES]
 
 
 @pytest.mark.parametrize("runner", ["FlinkRunner", "SparkRunner"])
