@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from oneflow_jax.data import vocab
+from oneflow_jax.data import overflow, vocab
 from oneflow_jax.data.beam import engine
 from oneflow_jax.data.custom import jsonl, manifest, prepare, sample, shard, store, worker_pool
 from oneflow_jax.errors import UserError
-from tests import runs
+from tests import runs, tiny
 from tests.data.custom import changing_source, examples
 from tests.data.custom.test_worker_pool import COMMAND, repository_environment  # noqa: F401 - used
 
@@ -175,6 +176,23 @@ def test_prepared_data_is_found_by_the_local_engine_and_repaired_by_it(tmp_path)
     repaired = prepare.prepare(settings, data, 1)
     assert repaired != folder  # The order of the documents is another one.
     assert store.open_prepared(repaired).plan.num_hash_shards == 0
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_chunks_are_counted_as_without_beam(tmp_path):
+    lines = [json.dumps({"text": "a red square " * (n % 7 + 1)}) for n in range(40)]
+    examples.write_files(tmp_path / "own", {"a.jsonl": "\n".join(lines)})
+    direct, layout = make_engine(shard_bytes=300), tiny.make_layout(32, 0)
+    settings = examples.settings(tmp_path / "own")
+    source = prepare.open_folder(
+        prepare.prepare(settings, str(tmp_path / "data"), 1, engine=direct), "train"
+    )
+    assert len(source.files.paths) > 3
+    counts = direct.count_chunks(source, layout, "split")
+    assert counts.max() > 1
+    np.testing.assert_array_equal(counts, overflow.count_chunks(source, layout, "split"))
+    with pytest.raises(UserError, match=r"Document \d+ needs \d+ slots"):
+        direct.count_chunks(source, layout, "error")
 
 
 def list_files(folder):
