@@ -35,6 +35,7 @@ def base_config(name: str) -> ml_collections.ConfigDict:
     config.data.num_workers = 0
     config.data.cache_size = 20_000  # laid-out documents that each process may keep in memory
     config.data.num_prepare_workers = 1  # processes that prepare user data (configs/own.py)
+    config.data.shard_megabytes = 256  # size of the files that --runner writes, in MB of documents
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # or "muon", for the backbone's matrices; AdamW for the rest

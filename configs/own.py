@@ -86,6 +86,7 @@ def set_source(config: ml_collections.ConfigDict) -> None:
     config.source.columns = ()
     config.source.split = "train"  # split of the data set, for the format "tfds"
     config.source.heldout_fraction = 0.05  # fraction of the documents held out from training
+    config.source.deduplicate = False  # whether to drop all but the first of equal documents
     config.source.max_megapixels = 50.0  # larger images are dropped
     # Maximum seconds to read one document. After this time its reader process is stopped.
     config.source.read_timeout = 60.0

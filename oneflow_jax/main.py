@@ -24,12 +24,15 @@ from oneflow_jax.cli.flags import (
     ACCEPT_CHANGED_DATA,
     DELETE,
     EDIT,
+    LOCAL,
     MODE,
     OUTPUT,
     PER_DEVICE_BATCH,
     PROGRAMS,
     PROMPT,
     READING_MODES,
+    RUNNER,
+    RUNNER_OPTION,
     TOPOLOGY,
     WORKDIR,
     check_mode,
@@ -145,6 +148,7 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     from oneflow_jax import evaluate, sample
     from oneflow_jax.build import choices, custom_data, data, export_run
     from oneflow_jax.build import system as system_lib
+    from oneflow_jax.data import overflow
     from oneflow_jax.training import loop
 
     if MODE.value in ("train", "prepare") and workdir.is_export(folder):
@@ -155,6 +159,10 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in READING_MODES:
         workdir.check_trained(folder)
     _configure_process(config, folder)
+    count = overflow.count_chunks
+    if RUNNER.value != LOCAL:  # What follows finds the data up to date.
+        beam = custom_data.prepare_on_runner(config, RUNNER.value, RUNNER_OPTION.value)
+        count = beam.count_chunks
     config = choices.choose(config, folder, MODE.value)
     system = system_lib.system(
         config, folder, MODE.value, accept_changed_data=ACCEPT_CHANGED_DATA.value
@@ -171,6 +179,8 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in ("train", "prepare"):
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
+        for split in data.ENCODED_SPLITS if custom_data.is_custom(config) else ():
+            data.chunk_counts(config, system.layout, split, count)
         _print(data.prepare_data(config, system.layout))
     if MODE.value in ("train", "prepare") and custom_data.is_custom(config):
         _print(f"Data report: {_report_data(config, system.layout, folder)}")
@@ -226,6 +236,8 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
 
     if EDIT.value:
         raise UserError("--edit: this configuration trains a codec. Only document models can edit.")
+    if RUNNER.value != LOCAL:
+        raise UserError(f"--runner={RUNNER.value}: a codec takes no runner. Leave it out.")
     if PROMPT.value and MODE.value != "sample":
         raise UserError("--prompt: for a codec, it is valid with --mode=sample only.")
     if MODE.value == "export":

@@ -70,6 +70,7 @@ SLOW = (
     "notebooks",
     "distributed",
     "cloud",
+    "data/beam",
     "training/test_resume.py",
     "runtime/test_preemption.py",
     "training/test_profiler.py",

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "costs": LEAVES | {"nn"},
     "data": DEVICE | {"codecs", "codecs/autoencoder", "runtime"},
     "data/custom": LEAVES | {"data", "runtime"},
+    "data/beam": LEAVES | {"data", "data/custom", "runtime"},
     "evaluation": LEAVES | {"data", "pretrained"},
     "training": DEVICE | {"costs", "data", "flows", "nn", "runtime"},
     "generate": DEVICE | {"data", "nn", "paradigms", "runtime", "samplers"},
@@ -38,8 +39,20 @@ MAY_IMPORT = {
     | {"codecs", "codecs/autoencoder", "data", "evaluation", "pretrained", "runtime"}
     | {"training", "viewer"},
     "build": DEVICE
-    | {"autoencoder_training", "codecs", "codecs/autoencoder", "costs", "data", "data/custom"}
-    | {"evaluation", "flows", "nn", "paradigms", "pretrained", "runtime", "samplers", "shipped"}
+    | {"autoencoder_training", "codecs", "codecs/autoencoder", "costs"}
+    | {
+        "data",
+        "data/beam",
+        "data/custom",
+        "evaluation",
+        "flows",
+        "nn",
+        "paradigms",
+        "pretrained",
+        "runtime",
+        "samplers",
+        "shipped",
+    }
     | {"training"},
     "aot": DEVICE | {"build", "costs", "generate", "runtime", "training", "viewer"},
     "evaluate": LEAVES
@@ -69,7 +82,7 @@ MAX_ROOT_MODULES = 9
 
 # These folders use numpy only: data loader workers import them, and must not initialize an
 # accelerator.
-HOST_SIDE = {"codecs", "data", "data/custom", "viewer"}
+HOST_SIDE = {"codecs", "data", "data/beam", "data/custom", "viewer"}
 ON_DEVICE = {"jax", "flax", "optax", "diffrax", "clu", "orbax"}
 PLACES_BATCHES = {"data/pipeline.py", "data/encode_latents.py"}
 """Modules of these folders that may import JAX, to put batches on devices."""
@@ -166,6 +179,18 @@ def test_host_side_modules_import_no_accelerator_library():
             assert libraries <= ({"jax"} if places else set()), path
         if folder_of(path) == "flows":
             assert not any(name.startswith("flax.linen") for name in imported_names(path)), path
+
+
+def test_beam_is_imported_in_one_folder_and_only_when_it_is_used():
+    for path in MODULES:
+        name = str(path.relative_to(PACKAGE))
+        if "apache_beam" in {imported.split(".")[0] for imported in imported_names(path)}:
+            assert name.startswith("data/beam/"), name
+        for node in ast.parse(path.read_text()).body:  # imports at the top of the module
+            source = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
+            if name != "data/beam/pipeline.py":
+                assert "apache_beam" not in source, name
+            assert not re.search(r"data\.beam(\.| import .*\b)pipeline\b", source), name
 
 
 def test_modules_and_functions_stay_short():

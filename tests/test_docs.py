@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/*.md"))]
 FLAGS = {
     "config", "workdir", "mode", "prompt", "edit", "topology", "per_device_batch", "program",
-    "output",
+    "output", "runner", "runner_option",
 }  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -6,6 +6,7 @@ A process keeps the version of custom data that it opened first.
 import json
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax.data import sources, splits
+from oneflow_jax.data.beam import engine
 from oneflow_jax.data.custom import fingerprint, manifest, prepare, store
 from oneflow_jax.data.custom.reader import Settings
 from oneflow_jax.data.custom.store import PreparedData
@@ -48,6 +50,41 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
         _OPENED[key] = store.open_prepared(folder)
         _LOCKS.append(store.lock_in_use(folder))
     return _OPENED[key]
+
+
+def prepare_on_runner(
+    config: ml_collections.ConfigDict, runner: str, options: Sequence[str]
+) -> engine.BeamEngine:
+    """Bring prepared data up to date with its source, by a runner of Apache Beam.
+
+    Args:
+        config: the run's configuration.
+        runner: name of the runner, one of `runners.NAMES`.
+        options: options of the runner, each as NAME=VALUE.
+
+    Returns:
+        The engine, which can also count chunks.
+
+    Raises:
+        UserError: the run has no own data, the data cannot be used, or the runner is not installed.
+    """
+    if not is_custom(config):
+        raise UserError(
+            f"--runner={runner}: only own data can be prepared on a runner, and this configuration "
+            f"has source.name={config.source.name}. Leave out --runner, or give --config=own."
+        )
+    with distributed.primary_first():
+        beam_engine = engine.BeamEngine(
+            runner,
+            tuple(options),
+            config.data.num_prepare_workers,
+            config.data.shard_megabytes * 10**6,
+        )
+        settings = prepare.parse_config(config.source)
+        prepare.prepare(
+            settings, config.data.dir, config.data.num_prepare_workers, engine=beam_engine
+        )
+    return beam_engine
 
 
 def source_id(config: ml_collections.ConfigDict) -> str:

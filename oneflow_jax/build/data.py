@@ -19,7 +19,7 @@ from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import encode_latents, latents, mixed_source, overflow, sources, splits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom import prepare, sample
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, path_keys, storage, workdir
 
@@ -171,12 +171,21 @@ def _open_own_split(
 
 
 def chunk_counts(
-    config: ml_collections.ConfigDict, layout: layouts.Layout, split: str
+    config: ml_collections.ConfigDict,
+    layout: layouts.Layout,
+    split: str,
+    count: Callable[..., np.ndarray] = overflow.count_chunks,
 ) -> np.ndarray:
     """Return, for each document of a split, the number of chunks that it is split into.
 
     A chunk fits a row; a document with 0 chunks is dropped. The numbers depend on `data.overflow`.
     They are computed once and stored in `data.dir`.
+
+    Args:
+        config: the run's configuration.
+        layout: layout of the run.
+        split: name of the split.
+        count: function that counts, with the arguments of `overflow.count_chunks`.
 
     Raises:
         UserError: no document fits the sequence length.
@@ -192,7 +201,7 @@ def chunk_counts(
     )
     with distributed.primary_first():
         if not path.exists():
-            counts = overflow.count_chunks(open_split(config, split), layout, config.data.overflow)
+            counts = count(open_split(config, split), layout, config.data.overflow)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = io.BytesIO()
             np.save(file, counts)
@@ -344,9 +353,14 @@ def _load_or_train_vocab(
 
 
 def _iter_texts(config: ml_collections.ConfigDict) -> Iterator[str]:
-    """Yield the texts of training documents for the tokenizer, spread evenly over the split.
+    """Yield the texts of training documents for the tokenizer, from all parts of the split.
 
     The first documents alone would be those of the first files, perhaps all in one language.
     """
-    chosen = overflow.iter_outlines(open_split(config, "train"), TOKENIZER_TRAINING_DOCUMENTS)
-    return (document.text() for document in chosen)
+    source = open_split(config, "train")
+    if not custom_data.is_custom(config):
+        chosen = overflow.iter_outlines(source, TOKENIZER_TRAINING_DOCUMENTS)
+        return (document.text() for document in chosen)
+    plan = custom_data.open_prepared(config).plan
+    indices = sample.choose_documents(plan, source.files, TOKENIZER_TRAINING_DOCUMENTS)
+    return (source.outline(index).text() for index in indices)

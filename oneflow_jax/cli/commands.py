@@ -90,8 +90,11 @@ COMMANDS = {
     ),
     "prepare": Command(
         "Prepare the data and the tokenizer, without training.",
-        (CONFIG, KEYS, "workdir"),
-        ("--config=own --config.source.path=FOLDER",),
+        (CONFIG, KEYS, "workdir", "runner", "runner_option"),
+        (
+            "--config=own --config.source.path=FOLDER",
+            "--config=own --config.source.path=FOLDER --runner=DirectRunner",
+        ),
         mode="prepare",
     ),
     "clean": Command(

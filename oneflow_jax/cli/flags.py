@@ -5,6 +5,9 @@ from absl import flags
 from oneflow_jax import aot
 from oneflow_jax.errors import UserError
 
+LOCAL = "local"
+"""Value of --runner for the engine without Apache Beam."""
+
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -44,6 +47,18 @@ ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
     "Continue a run although its data (the files of source.path, or the packages of a built-in "
     "data set) differs from that it was trained on.",
 )
+RUNNER = flags.DEFINE_enum(
+    "runner",
+    LOCAL,
+    (LOCAL, "DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"),
+    'With --mode=prepare: what prepares own data. "local" is this machine. The others are runners '
+    "of Apache Beam; docs/data_at_scale.md says what each needs.",
+)
+RUNNER_OPTION = flags.DEFINE_multi_string(
+    "runner_option",
+    [],
+    "NAME=VALUE: an option of the runner, e.g. region=europe-west4. Repeat the flag for several.",
+)
 TOPOLOGY = flags.DEFINE_list(
     "topology",
     [],
@@ -72,8 +87,8 @@ def check_mode() -> None:
     """Check that the mode accepts the other flags.
 
     Raises:
-        UserError: --output or --delete is given to a mode that does not accept it, --mode=export
-            lacks --output, or both --prompt and --edit are given.
+        UserError: --output, --runner or --delete is given to a mode that does not accept it,
+            --mode=export lacks --output, or flags are given that exclude each other.
     """
     if OUTPUT.value and MODE.value not in READING_MODES:
         raise UserError(
@@ -81,6 +96,16 @@ def check_mode() -> None:
         )
     if MODE.value == "export" and not OUTPUT.value:
         raise UserError("--mode=export requires --output=FOLDER.")
+    if RUNNER.value != LOCAL and MODE.value != "prepare":
+        raise UserError(
+            f"--runner={RUNNER.value}: --mode={MODE.value} does not accept it. Prepare the data "
+            "with --mode=prepare first; --mode=train then finds it."
+        )
+    if RUNNER_OPTION.value and RUNNER.value == LOCAL:
+        raise UserError(
+            f"--runner_option={RUNNER_OPTION.value[0]}: only runners of Apache Beam have options. "
+            "Give --runner, or leave out --runner_option."
+        )
     if DELETE.value and MODE.value != "clean":
         raise UserError("--delete is valid with --mode=clean only.")
     if PROMPT.value and EDIT.value:

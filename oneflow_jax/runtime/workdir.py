@@ -74,6 +74,7 @@ MUTABLE_KEYS = (
     "compilation_cache",
     "data.dir",
     "data.num_prepare_workers",
+    "data.shard_megabytes",
     "data.num_workers",
     "data.cache_size",
     "source.path",
@@ -111,6 +112,7 @@ DEFAULTS_FOR_OLD_RUNS = {
     "checkpoint.broadcast_min_gb": 0.0,
     "data.num_streams": 1,
     "data.num_prepare_workers": 1,
+    "data.shard_megabytes": 256,
     "optimizer.freeze": "",
     "optimizer.name": "adamw",
     "mesh.slices": 1,
@@ -136,6 +138,9 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "paradigm.tasks.own_slot_times": 0.0,
 }
 """Values of keys that are missing in document model configurations which earlier versions saved."""
+
+OWN_DATA_DEFAULTS_FOR_OLD_RUNS = {"source.deduplicate": False}
+"""Values of keys that are missing in configurations of own data which earlier versions saved."""
 
 
 def check_config(
@@ -321,6 +326,8 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
             _fill_missing_keys(config, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
         elif "autoencoder" in config:
             _fill_missing_keys(config, DEFAULTS_FOR_OLD_RUNS)
+        if config.get("source", {}).get("name") == "own":
+            _fill_missing_keys(config, OWN_DATA_DEFAULTS_FOR_OLD_RUNS)
     return saved
 
 

@@ -14,6 +14,7 @@ from benchmarks import (
     corpus,
     decode,
     drawings,
+    engines,
     flow_map,
     fuzz,
     judge,
@@ -160,6 +161,15 @@ def test_input_writes_its_rates(tmp_path):
     assert set(results["preparing"]) == {"1", "2"}
     assert all(rate > 0 for each in results["preparing"].values() for rate in each.values())
     assert set(results["reading"]["a step by a batch"]) == SPREAD
+
+
+def test_engines_are_compared_on_equal_documents(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(runs.REPOSITORY))
+    path = tmp_path / "engines.json"
+    engines.main(["--smoke", "--processes", "1", "--json", str(path)])
+    rates = json.loads(path.read_text())["documents a second"]
+    assert set(rates) == {"local", "DirectRunner"}
+    assert all(set(rate) == SPREAD and rate["low"] > 0 for rate in rates.values())
 
 
 def test_corrupted_files_cause_no_failures(tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ from tests import runs
 from tests.packaging.conftest import Environment, build
 
 EXTRAS = (
-    *("aot", "aot-gpu", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity", "serve"),
-    *("test", "trackers"),
+    *("aot", "aot-gpu", "beam", "cloud", "data", "demo", "docs", "gpu", "metrics", "parity"),
+    *("serve", "test", "trackers"),
 )
 
 

@@ -12,6 +12,7 @@ DROP_REASONS = {
     "unreadable file": "an archive, a table, a page or another file that cannot be read to its end",
     "empty document": "the document has neither text nor an image",
     "no picture left": "all images of the document were dropped",
+    "duplicate": "the document has the same content as a document before it",
     "the reader died": "the process that prepared the document crashed twice",
     "the reader hung": "reading took longer than source.read_timeout seconds, twice",
     "unexpected error": "an error that the reader does not handle; please report it",

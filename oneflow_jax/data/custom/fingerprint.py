@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from oneflow_jax.data.custom import manifest
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.reader import Settings, WorkUnit
+from oneflow_jax.data.custom.manifest import Manifest
+from oneflow_jax.data.custom.reader import Settings
 from oneflow_jax.data.custom.sandbox import FileStat, SandboxedFolder
 
 UNREADABLE = "unreadable"
@@ -41,6 +42,7 @@ class SourceFiles:
 
     def __init__(self, folder: SandboxedFolder, known: Iterable[Records] = ()) -> None:
         """Initialize without reading. A file with the same `stat` in `known` is not hashed."""
+        folder.refresh()
         self._folder = folder
         self._known = {
             (name, record.stat): record.digest
@@ -81,6 +83,9 @@ class SourceFiles:
         return digest is not None and self.digest(name) == digest
 
     def _hash(self, name: str) -> str:
+        known = self._folder.checksum(name)
+        if known is not None:
+            return known
         before = self.stat(name)
         if before is None:
             return ""
@@ -115,14 +120,18 @@ def compare(before: Records, now: Records) -> Difference:
     return Difference(len(new.keys() - old.keys()), changed, len(old.keys() - new.keys()))
 
 
-def hash_source(settings: Settings, units: Sequence[WorkUnit], records: Records) -> str:
-    """Return the fingerprint of prepared data: a hash of everything that determines its documents.
+def hash_source(plan: Manifest, records: Records) -> str:
+    """Return the fingerprint of prepared data: a hash of what determines its documents and order.
 
     The fingerprint depends on the names and contents of the files, but not on the path of their
     folder.
     """
     digest = _new_hash()
-    digest.update(repr((manifest.VERSION, make_portable(settings), *units)).encode())
+    settings = make_portable(plan.settings)
+    digest.update(repr((manifest.VERSION, settings, *plan.units)).encode())
+    digest.update(settings.later_fields.encode())
+    if plan.num_hash_shards:  # The order by hashes does not depend on the number of shards.
+        digest.update(b"in the order of hashes")
     for name, record in sorted(records.items()):
         digest.update(repr((name, record.digest)).encode())
     return digest.hexdigest()

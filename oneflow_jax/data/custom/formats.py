@@ -1,8 +1,9 @@
 """Formats of custom data by name, and detection of the format of a folder."""
 
 import collections
-import pathlib
 from collections.abc import Mapping, Sequence
+
+from etils import epath
 
 from oneflow_jax import errors
 from oneflow_jax.data.custom import (
@@ -74,7 +75,7 @@ def detect_format(settings: Settings) -> str:
     errors.check_one_of("source.format", settings.format, ("auto", *READERS))
     if settings.format != "auto":
         return settings.format
-    path = pathlib.Path(settings.path).expanduser()
+    path = settings.location
     if not path.exists():
         raise errors.UserError(f"source.path={settings.path}: no such file or folder")
     if _is_tfds(path):
@@ -97,7 +98,7 @@ def detect_format(settings: Settings) -> str:
     )
 
 
-def _is_tfds(path: pathlib.Path) -> bool:
+def _is_tfds(path: epath.Path) -> bool:
     """Return whether TFDS wrote the folder.
 
     The file `dataset_info.json` alone does not show this, since Hugging Face `datasets` also writes
@@ -112,7 +113,7 @@ def _check_snapshots(settings: Settings) -> None:
     Raises:
         UserError: the folder has several revisions, so each document would be read several times.
     """
-    snapshots = sorted(pathlib.Path(settings.path).expanduser().glob("snapshots/*"))
+    snapshots = sorted(settings.location.glob("snapshots/*"))
     if len(snapshots) > 1 and settings.glob == "*":
         raise errors.UserError(
             f"source.path={settings.path}: the folder has {len(snapshots)} revisions of one data "

@@ -1,12 +1,15 @@
 """Files of a data preparation. Any process can resume the preparation from these files.
 
 <folder>/plan.json                                   settings, and the list of units
-<folder>/own-train.array_record-00003-of-00010       documents of one unit
-<folder>/unit-00003.json                             marks the unit as complete; its statistics, and
-                                                     the files that it was made from
+<folder>/own-train.array_record-00003-of-00010       documents of one shard
+<folder>/unit-00003.json                             marks the shard as complete; its statistics,
+                                                     and the files that it was made from
 <folder>/dataset_info.json, features.json            TFDS metadata
 <folder>/files.json                                  fingerprint; the source files and their hashes
-<folder>/prepared.json                               marks all units as complete; their statistics
+<folder>/prepared.json                               marks all shards as complete; their statistics
+
+The local engine writes one shard for each unit. Apache Beam divides the documents of all units
+among shards by the hashes of their content, which also shuffles them (`data/beam`).
 """
 
 import dataclasses
@@ -32,29 +35,37 @@ documents."""
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Plan of a preparation: its settings and its work units.
+    """Plan of a preparation: its settings, its work units and its shards.
 
     Attributes:
         folder: folder of the prepared data.
         settings: settings of the source; `format` is the detected format, not "auto".
         units: all units, in order.
+        num_hash_shards: number of shards among which documents are divided by their hashes; 0 if
+            each unit has a shard of its own.
     """
 
     folder: pathlib.Path
     settings: Settings
     units: tuple[WorkUnit, ...]
+    num_hash_shards: int = 0
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards. A shard has one file for each split."""
+        return self.num_hash_shards or len(self.units)
 
     def shard_path(self, split: str, number: int) -> pathlib.Path:
-        """Return the path of the file that holds the documents of a unit in one split."""
-        count = len(self.units)
+        """Return the path of the file that holds the documents of a shard in one split."""
+        count = self.num_shards
         return self.folder / f"{DATASET_NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
 
     def marker_path(self, number: int) -> pathlib.Path:
-        """Return the path of the file that marks a unit as complete."""
+        """Return the path of the file that marks a shard as complete."""
         return self.folder / f"unit-{number:05d}.json"
 
     def load_marker(self, number: int) -> dict[str, Any] | None:
-        """Return the marker of a unit, or None if the unit is not complete."""
+        """Return the marker of a shard, or None if the shard is not complete."""
         try:
             marker = json.loads(self.marker_path(number).read_text("utf-8"))
             sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
@@ -65,10 +76,10 @@ class Manifest:
     def mark_done(
         self, number: int, stats: DatasetStats, reads: Mapping[str, FileStat | None]
     ) -> None:
-        """Write the marker of a unit: its statistics, and the files that were read for it."""
+        """Write the marker of a shard: its statistics, and the files that were read for it."""
         sizes = {split: self.shard_path(split, number).stat().st_size for split in SPLITS}
         marker = {
-            "unit": str(self.units[number]),
+            "unit": "" if self.num_hash_shards else str(self.units[number]),
             "bytes": sizes,
             "tally": stats.to_dict(),
             "reads": dict(sorted(reads.items())),
@@ -76,8 +87,8 @@ class Manifest:
         write_json(self.marker_path(number), marker)
 
     def is_complete(self) -> bool:
-        """Return whether all units are complete."""
-        return all(self.load_marker(number) is not None for number in range(len(self.units)))
+        """Return whether all shards are complete."""
+        return all(self.load_marker(number) is not None for number in range(self.num_shards))
 
     def save(self) -> None:
         """Write the plan to its folder."""
@@ -98,7 +109,7 @@ def load(folder: pathlib.Path) -> Manifest | None:
     units = tuple(
         WorkUnit(tuple(unit["files"]), unit["start"], unit["stop"]) for unit in values["units"]
     )
-    return Manifest(folder, Settings(**settings), units)
+    return Manifest(folder, Settings(**settings), units, values.get("num_hash_shards", 0))
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

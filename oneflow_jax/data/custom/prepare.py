@@ -7,12 +7,13 @@ import logging
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
 from oneflow_jax.data import records, sources
 from oneflow_jax.data.custom import (
+    deduplicate,
     fingerprint,
     formats,
     notices,
@@ -32,6 +33,9 @@ from oneflow_jax.runtime import metric_writer, storage
 
 MAX_ATTEMPTS = 3
 """Maximum number of attempts to prepare data if files change during the preparation."""
+
+Engine = Callable[[Manifest], Manifest]
+"""Writes the shards of all units below the folder of a plan, and returns the plan of the shards."""
 
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
@@ -73,6 +77,8 @@ def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
 
 def open_entry(settings: Settings, data_dir: str) -> store.SourceEntry:
     """Return the entry of a source in the folder of prepared data, with an absolute path."""
+    if storage.is_remote(settings.path):
+        return store.SourceEntry(store.store_root(data_dir), settings)
     path = pathlib.Path(settings.path).expanduser()
     if settings.format != "tfds" or path.exists():  # A TFDS path may be the name of a data set.
         path = path.resolve()
@@ -86,6 +92,7 @@ def prepare(
     data_dir: str,
     num_workers: int,
     command: Sequence[str] = worker_pool.COMMAND,
+    engine: Engine | None = None,
 ) -> pathlib.Path:
     """Bring prepared data up to date with its source, and return its folder.
 
@@ -97,6 +104,7 @@ def prepare(
         data_dir: folder of prepared data sets.
         num_workers: number of worker processes; the output does not depend on it.
         command: command that starts a worker process.
+        engine: what writes the shards, in place of the worker processes of this machine.
 
     Raises:
         UserError: the data do not exist, a split has no documents, or files keep changing.
@@ -106,7 +114,7 @@ def prepare(
     _mark(entry)
     for _ in range(MAX_ATTEMPTS):
         try:
-            return _update(entry, num_workers, command)
+            return _update(entry, num_workers, command, engine)
         except SourceChanged as error:
             logging.warning(
                 "source.path=%s: the file %s changed while it was read. Reading the source again.",
@@ -135,7 +143,9 @@ def _mark(entry: store.SourceEntry) -> None:
         storage.mark_folder(folder, is_ours=True)
 
 
-def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) -> pathlib.Path:
+def _update(
+    entry: store.SourceEntry, num_workers: int, command: Sequence[str], engine: Engine | None
+) -> pathlib.Path:
     """Prepare what has changed, and return the folder of the prepared data.
 
     Raises:
@@ -156,8 +166,13 @@ def _update(entry: store.SourceEntry, num_workers: int, command: Sequence[str]) 
             return folder
         _explain(entry, donors)
         plan = Manifest(entry.staging, settings, units)
-        reuse.stage(entry, plan, donors, files)
-        _run_workers(plan, num_workers, lock, command)
+        if engine is not None:
+            plan = engine(plan)
+        else:
+            reuse.stage(entry, plan, donors, files)
+            _run_workers(plan, num_workers, lock, command)
+            if settings.deduplicate:
+                deduplicate.drop_duplicates(plan)
         _write_tfds_metadata(plan)
         return _seal(entry, plan, SourceFiles(root, [donor.records for donor in donors]))
 
@@ -170,7 +185,7 @@ def _list_source(
     If the source does not exist, return the folder of the data that was last prepared from it.
     """
     settings = entry.settings
-    exists = pathlib.Path(settings.path).exists()
+    exists = settings.location.exists()
     try:
         known = formats.detect_format(settings)
         detected = dataclasses.replace(settings, format=known)
@@ -227,13 +242,13 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
         SourceChanged: a file changed during the preparation.
     """
     reads: dict[str, FileStat | None] = {}
-    for number in range(len(plan.units)):
+    for number in range(plan.num_shards):
         for name, stat in plan.load_marker(number)["reads"].items():
             reads[name] = fingerprint.as_stat(stat)
             if files.stat(name) != reads[name]:
                 raise SourceChanged(name)
     records = files.record(reads)
-    made_from = fingerprint.hash_source(plan.settings, plan.units, records)
+    made_from = fingerprint.hash_source(plan, records)
     fingerprint.save(plan.folder, made_from, records)
     last, target = entry.load_last(), entry.target(made_from)
     if last is not None:
@@ -247,6 +262,7 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
         plan.folder.rename(target)
     else:  # Another source with the same files was prepared at the same time.
         shutil.rmtree(plan.folder)
+    shutil.rmtree(entry.staging, ignore_errors=True)  # An engine may leave temporary files there.
     entry.remember(store.open_prepared(target))
     return target
 
@@ -291,7 +307,7 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     Raises:
         UserError: a split has no documents.
     """
-    markers = [manifest.load_marker(number) for number in range(len(manifest.units))]
+    markers = [manifest.load_marker(number) for number in range(manifest.num_shards)]
     total = DatasetStats()
     for each in markers:
         total.merge(DatasetStats.from_dict(each["tally"]))

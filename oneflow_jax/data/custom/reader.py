@@ -7,10 +7,14 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from etils import epath
+
 from oneflow_jax import errors
 from oneflow_jax.data import splits
+from oneflow_jax.data.custom import bucket
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.sandbox import SandboxedFolder
+from oneflow_jax.runtime import storage
 
 MAX_FILE_BYTES = 256 * 2**20
 """Maximum size of a file that is read as a whole, in bytes."""
@@ -21,7 +25,8 @@ class Settings:
     """Settings for reading custom data: `config.source` without `name`.
 
     Attributes:
-        path: a folder or one file; with `format` "tfds", it may also be the name of a data set.
+        path: a folder or one file, on a disk or in a bucket (gs:// or s3://); with `format` "tfds",
+            it may also be the name of a data set.
         format: a key of `formats.READERS`, or "auto" to detect it from the file names.
         pixels: height and width to which images are resized.
         glob: pattern of the relative paths of the files to read, such as "guide/*".
@@ -31,6 +36,7 @@ class Settings:
             reader chooses them by name.
         split: split of the TFDS data set to read, for `format` "tfds".
         heldout_fraction: fraction of the documents that are held out, above 0 and below 1.
+        deduplicate: whether to keep only the first of documents with equal content.
         max_megapixels: maximum size of an image, in megapixels; larger images are dropped.
         read_timeout: maximum time for reading one document, in seconds. If a document takes longer,
             its process is stopped.
@@ -46,9 +52,12 @@ class Settings:
     heldout_fraction: float = 0.05
     max_megapixels: float = 50.0
     read_timeout: float = 60.0
+    deduplicate: bool = dataclasses.field(default=False, repr=False)  # see `later_fields`
 
     def __post_init__(self) -> None:
         """Check that the values are in range."""
+        if storage.is_remote(self.path):
+            bucket.check_readable(self.path)
         if not self.path:
             raise errors.UserError(
                 "source.path is empty. Give the folder of your data, as in "
@@ -61,8 +70,25 @@ class Settings:
             errors.check_at_least(f"source.{field}", getattr(self, field), least)
 
     @property
+    def later_fields(self) -> str:
+        """Fields that are not in `repr`, if they are not at their defaults.
+
+        `repr` names data that earlier versions prepared. It has the same value as in these
+        versions, so their data is found.
+        """
+        return " deduplicate" if self.deduplicate else ""
+
+    @property
+    def location(self) -> epath.Path:
+        """Value of `path`, with `~` expanded: a file or a folder, on a disk or in a bucket."""
+        return epath.Path(storage.expand_user(self.path, "source.path"))
+
+    @property
     def folder(self) -> SandboxedFolder:
         """Folder to read from: `path`, or its parent folder if `path` is a file."""
+        if storage.is_remote(self.path):
+            parent, is_file = self.path.rpartition("/")[0], self.location.is_file()
+            return bucket.BucketFolder(pathlib.Path(), (), parent if is_file else self.path)
         path = pathlib.Path(self.path).expanduser()
         if path.is_file():
             # The user gave the path of this file. So the file may be a link that leads elsewhere.
@@ -74,9 +100,8 @@ class Settings:
 
         If `path` is a file, return only this file, with any extension.
         """
-        path = pathlib.Path(self.path).expanduser()
-        if path.is_file():
-            return [path.name]
+        if self.location.is_file():
+            return [self.location.name]
         names = self.folder.list_files(extensions)
         return [name for name in names if fnmatch.fnmatch(name, self.glob)]
 

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
 
-from oneflow_jax.data.custom import fingerprint, manifest
+from oneflow_jax.data.custom import deduplicate, fingerprint, manifest
 from oneflow_jax.data.custom.fingerprint import FileRecord, SourceFiles
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import WorkUnit
@@ -61,6 +61,8 @@ def _list_units(
     if before is not None and before.settings == plan.settings:
         sources.insert(0, (before, {}))
     for donor, records in sources:
+        if donor.num_hash_shards:  # Its shards hold documents of all units.
+            continue
         for number, unit in enumerate(donor.units):
             donors_by_unit.setdefault(unit, []).append((donor, number, records))
     return donors_by_unit
@@ -74,8 +76,8 @@ def _take_over(donor: _Donor, draft: Manifest, number: int, files: SourceFiles) 
     """
     before, old_number, records = donor
     marker = before.load_marker(old_number)
-    if marker is None:
-        return False
+    if marker is None or deduplicate.REASON in marker["tally"]["dropped"]:
+        return False  # A unit without its duplicates depends on the units before it.
     for name, stat in marker["reads"].items():
         digest = records[name].digest if name in records else None
         if not files.is_unchanged(name, fingerprint.as_stat(stat), digest):

@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from oneflow_jax.data.custom.errors import DataError
@@ -22,11 +22,12 @@ Any write to the file changes at least one of them.
 
 # Not every name with a colon is a URL: "cat:1.png" is a file.
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|//|(?:about|blob|cid|data|file|javascript|mailto):", re.I)
-_FILES_OF_OWN_FOLDERS = (
+FILES_OF_OWN_FOLDERS = (
+    (storage.MARKER,),
     ("config.json", "tokenizer.model", ".lock"),
     ("config.json", "tokenizer.model", "weights.safetensors"),
 )
-"""Files that mark a folder as a run of an earlier version (first), or as an export (second)."""
+"""Files that mark a folder of this program, of a run of an earlier version, or of an export."""
 
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
 
@@ -54,6 +55,27 @@ def record_reads() -> Iterator[dict[str, FileStat | None]]:
         yield reads
     finally:
         _READS.reset(token)
+
+
+def record_read(path: str, stat_file: Callable[[], FileStat | None]) -> None:
+    """Record a relative path that was resolved, if a `record_reads` block is open."""
+    reads = _READS.get()
+    if reads is not None and path not in reads:
+        reads[path] = stat_file()
+
+
+def check_relative(path: object) -> None:
+    """Check that a value in the data is a relative path.
+
+    Raises:
+        DataError: the value is not a path, is a URL, or is absolute.
+    """
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise DataError("bad path", repr(path)[:80])
+    if _URL.match(path):
+        raise DataError("address, not a file", path[:80])
+    if os.path.isabs(path) or path.startswith(("~", "\\")):
+        raise DataError("outside the folder", path[:80])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +174,7 @@ class SandboxedFolder:
             DataError: the value is not a path, is a URL, or leads out of the folder. Links to one
                 of `link_targets` are allowed.
         """
-        if not isinstance(path, str) or not path.strip() or "\0" in path:
-            raise DataError("bad path", repr(path)[:80])
-        if _URL.match(path):
-            raise DataError("address, not a file", path[:80])
-        if os.path.isabs(path) or path.startswith(("~", "\\")):
-            raise DataError("outside the folder", path[:80])
+        check_relative(path)
         try:
             real = os.path.realpath(self.root / os.path.dirname(referrer) / path)
         except (OSError, ValueError) as error:
@@ -178,12 +195,18 @@ class SandboxedFolder:
             return _stat(self.resolve(path))
         return None
 
+    def checksum(self, path: str) -> str | None:
+        """Return the hash of a file if it is known without reading the file, else None."""
+        del path
+        return None
+
+    def refresh(self) -> None:
+        """Forget what is known about files, which may have changed."""
+
     def _record(self, path: str, real: str) -> None:
-        reads = _READS.get()
-        if reads is not None and path not in reads:
-            places = (self.root, *self.link_targets)
-            allowed = any(pathlib.Path(real).is_relative_to(place) for place in places)
-            reads[path] = _stat(real) if allowed else None
+        places = (self.root, *self.link_targets)
+        allowed = any(pathlib.Path(real).is_relative_to(place) for place in places)
+        record_read(path, lambda: _stat(real) if allowed else None)
 
     @contextlib.contextmanager
     def open(self, path: object, referrer: str = "") -> Iterator[BinaryIO]:
@@ -225,7 +248,7 @@ def _is_marked(folder: str) -> bool:
     """Return whether this program wrote a folder: a run, an export, samples or prepared data."""
     return any(
         all(os.path.lexists(os.path.join(folder, name)) for name in names)
-        for names in ((storage.MARKER,), *_FILES_OF_OWN_FOLDERS)
+        for names in FILES_OF_OWN_FOLDERS
     )
 
 

@@ -2,16 +2,14 @@
 
 import hashlib
 import itertools
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from array_record.python import array_record_module
 
 from oneflow_jax.data import records, splits
-from oneflow_jax.data.custom import formats, image_decode, sandbox, text_clean
+from oneflow_jax.data.custom import formats, image_decode, sandbox, shard_writer, text_clean
 from oneflow_jax.data.custom.errors import DataError
-from oneflow_jax.data.custom.manifest import SPLITS, Manifest
+from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import RawDocument, RawImage, Settings
 from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.data.document import Document, Image, Part, Text
@@ -41,12 +39,7 @@ def write_shard(
         report: callback that is called before each stage of each document. From these calls, the
             parent process knows which document caused a crash.
     """
-    drafts = {split: _temp_path(manifest.shard_path(split, number)) for split in SPLITS}
-    manifest.folder.mkdir(parents=True, exist_ok=True)
-    writers = {
-        split: array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-        for split, path in drafts.items()
-    }
+    writer = shard_writer.ShardWriter(manifest, number)
     tally = DatasetStats()
     with sandbox.record_reads() as reads:
         for name in manifest.units[number].files:
@@ -58,12 +51,9 @@ def write_shard(
                 continue
             split = assign_split(document, manifest.settings.heldout_fraction)
             for piece in _split_document(document, raw.location, tally):
-                writers[split].write(records.serialize(piece))
+                writer.write(split, records.serialize(piece))
                 tally.add_kept(piece, split)
-    for split, writer in writers.items():
-        writer.close()
-        drafts[split].replace(manifest.shard_path(split, number))
-    manifest.mark_done(number, tally, reads)
+    writer.finish(tally, reads)
 
 
 def _read_documents(
@@ -180,7 +170,3 @@ def _split_document(document: Document, location: str, stats: DatasetStats) -> I
             held.append(part if text is None else Text(text))
             size, count = size + longer, count + more
     yield Document(tuple(held))
-
-
-def _temp_path(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(path.name + ".draft")

@@ -6,7 +6,7 @@ from typing import Any
 
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.reader import RawDocument, RawImage
-from oneflow_jax.data.document import Document
+from oneflow_jax.data.document import Document, is_text
 
 MAX_EXAMPLES = 5
 """Maximum number of locations in `places` for each reason."""
@@ -84,8 +84,9 @@ class DatasetStats:
         self._add_example(kind, path)
 
     def add_kept(self, document: Document, split: str) -> None:
-        """Count a document that is stored."""
-        words, pictures = len(document.text().split()), len(document.images())
+        """Count a document that is stored. Its images may be gaps."""
+        words = len(document.text().split())
+        pictures = sum(not is_text(part) for part in document.parts)
         self.documents[split] += 1
         self.words += words
         self.pictures += pictures
@@ -94,6 +95,15 @@ class DatasetStats:
         self.contents[
             "text and image" if words and pictures else "only text" if words else "only images"
         ] += 1
+
+    def without_kept(self) -> "DatasetStats":
+        """Return a copy without what `add_kept` has counted."""
+        return dataclasses.replace(
+            self,
+            **{name: _empty_counter() for name in ("documents", "lengths", "shown", "contents")},
+            words=0,
+            pictures=0,
+        )
 
     def add_dropped(self, error: DataError, location: str) -> None:
         """Count a document that is dropped."""

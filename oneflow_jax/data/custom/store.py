@@ -74,7 +74,8 @@ class SourceEntry:
 
     @property
     def _name(self) -> str:
-        return f"{self._stem}_{splits.hash_bucket(repr(self.settings), 16**8):08x}"
+        key = f"{self.settings!r}{self.settings.later_fields}"
+        return f"{self._stem}_{splits.hash_bucket(key, 16**8):08x}"
 
     @property
     def _stem(self) -> str:
@@ -139,8 +140,10 @@ def list_outdated(root: pathlib.Path, path: str | None = None) -> list[pathlib.P
         values = read_pointer(folder / manifest.MANIFEST_FILE)
         if not values or values.get("version") == manifest.VERSION:
             continue
-        was = pathlib.Path(values["settings"]["path"]).expanduser().resolve()
-        if path is None or str(was) == path:
+        was = values["settings"]["path"]
+        if not storage.is_remote(was):
+            was = str(pathlib.Path(was).expanduser().resolve())
+        if path is None or was == path:
             outdated.append(folder)
     return outdated
 

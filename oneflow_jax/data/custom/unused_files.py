@@ -1,7 +1,6 @@
 """Counts the files in the user's folder that were not used for any document."""
 
 import fnmatch
-import pathlib
 import posixpath
 
 from oneflow_jax.data.custom.manifest import Manifest
@@ -21,8 +20,7 @@ def count_unused(manifest: Manifest, stats: DatasetStats) -> None:
     settings = manifest.settings
     used = {name for unit in manifest.units for name in unit.files} | stats.opened.keys()
     stats.opened.clear()
-    path = pathlib.Path(settings.path).expanduser()
-    if settings.format == "tfds" or not path.is_dir():
+    if settings.format == "tfds" or not settings.location.is_dir():
         return
     for name, obstacle in sorted(settings.folder.walk()):
         if name in used and not obstacle:
