@@ -25,8 +25,9 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://|//|(?:about|blob|cid|data|file|javascri
 _FILES_OF_OWN_FOLDERS = (
     ("config.json", "tokenizer.model", ".lock"),
     ("config.json", "tokenizer.model", "weights.safetensors"),
+    ("config.json", "tokenizer.json", "weights.safetensors"),
 )
-"""Files that mark a folder as a run of an earlier version (first), or as an export (second)."""
+"""Files that mark a folder as a run of an earlier version (first), or as an export (the others)."""
 
 _CACHED_REPOSITORY = re.compile(r"(?:datasets|models|spaces)--.")
 
