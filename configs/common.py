@@ -306,6 +306,20 @@ def transformer_config(
     model.head_width = width // heads
     model.hidden = hidden or round(width * 8 / 3 / 64) * 64
     model.embed_width = min(width, 128)
+    # Whether a linear map follows the token embeddings; without it, embed_width equals width.
+    model.embed_projection = True
+    # Whether the heads over the vocabulary use the token embeddings as weights, without a bias;
+    # then embed_width equals width.
+    model.tied_embeddings = False
+    model.qk_norm = True  # whether queries and keys are normalized
+    model.qkv_bias = False  # whether the projections of queries, keys and values add a bias
+    model.norm_eps = 1e-6  # added to the mean square in norms
+    # Layout of the rotary angles; or "mrope", which rotates text as language models do
+    # (nn/rope.py).
+    model.rope_layout = "axial"
+    model.rope_theta = 10_000.0  # longest wavelength of the reading order, divided by 2 pi
+    # Scaling of the frequencies of "mrope", e.g. ("llama3", 8.0, 1.0, 4.0, 8192); (): none.
+    model.rope_scaling = ()
     model.remat = "none"
     model.scan_unroll = layers
     model.dtype = "float32"

@@ -63,7 +63,7 @@ EXIT_PREEMPTED = 128 + signal.SIGTERM
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, whether or not the run saved a checkpoint."""
 
-SINGLE_PROCESS_MODES = ("aot", "export", "clean")
+SINGLE_PROCESS_MODES = ("aot", "export", "import", "clean")
 """Modes that run in one process, without waiting for other hosts."""
 
 
@@ -74,6 +74,9 @@ def run(config: ml_collections.ConfigDict) -> None:
     storage.check_folder(storage.resolve_path(OUTPUT.value or ".", "--output"), "--output")
     if MODE.value == "clean":
         _clean(config)
+        return
+    if MODE.value == "import":
+        _import_language_model(config)
         return
     reads = MODE.value in READING_MODES
     if reads and not OUTPUT.value:
@@ -125,6 +128,15 @@ def _run_aot(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
             per_device_batch=PER_DEVICE_BATCH.value,
             program_names=PROGRAMS.value,
         )
+
+
+def _import_language_model(config: ml_collections.ConfigDict) -> None:
+    """Write the pretrained language model in `init_from` as an export to --output."""
+    from oneflow_jax.build import import_run, values
+
+    values.validate(config)
+    output = storage.resolve_path(OUTPUT.value, "--output")
+    _print(f"Export: {import_run.import_language_model(config, output)}")
 
 
 def _clean(config: ml_collections.ConfigDict) -> None:

@@ -76,13 +76,16 @@ def data_dir(tmp_path_factory):
 
 
 def test_every_configuration_file_is_tested():
-    """Check that each file is tested here, in tests/compare or tests/build/test_finetune.py, or has
-    the models of tpu_v4.py.
+    """Check that each file is tested here, in tests/compare, or in tests/build by test_finetune.py
+    or test_language_model.py, or has the models of tpu_v4.py.
     """
     files = {path.stem for path in pathlib.Path(common.__file__).parent.glob("*.py")}
     named = {name.split(":")[0] for name in END_TO_END | TWO_STEPS | CODECS}
     of_the_same_models = {"model_sizes", "tpu", "tpu_v5p", "tpu_v6e"}
-    assert files - {"__init__", "common"} == named | {"compare", "finetune"} | of_the_same_models
+    assert (
+        files - {"__init__", "common"}
+        == named | {"compare", "finetune", "language_model"} | of_the_same_models
+    )
 
 
 @pytest.mark.parametrize("name", END_TO_END)

@@ -184,8 +184,7 @@ def _check_packages(folder: epath.Path, packages: str, accepted: bool) -> None:
 def _delete_derived(folder: epath.Path) -> None:
     """Delete the files of a run without checkpoints that were made from other documents."""
     if distributed.is_primary():
-        (folder / workdir.TOKENIZER).unlink(missing_ok=True)
-        (folder / workdir.LATENTS).unlink(missing_ok=True)
+        workdir.delete_derived(folder)
 
 
 def _check_run(

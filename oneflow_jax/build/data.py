@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from oneflow_jax import shipped
-from oneflow_jax.build import custom_data, finetune, paradigms, stale_data
+from oneflow_jax.build import custom_data, finetune, paradigms, stale_data, tokenizers
 from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
@@ -92,8 +92,8 @@ def _check_start_data(config: ml_collections.ConfigDict) -> None:
 
 def _has_saved_inputs(config: ml_collections.ConfigDict, folder: epath.Path) -> bool:
     """Return whether the layout can be built from the run's folder alone, without the data."""
-    needed = [workdir.TOKENIZER] + [workdir.LATENTS] * (config.codec.get("name") != "patches")
-    return all((folder / name).exists() for name in needed)
+    has_codec = config.codec.get("name") == "patches" or (folder / workdir.LATENTS).exists()
+    return has_codec and tokenizers.find(folder) is not None
 
 
 def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
@@ -329,27 +329,24 @@ def _latent_dataset(
 
 def _load_or_train_vocab(
     config: ml_collections.ConfigDict, folder: epath.Path, num_codes: int
-) -> vocabs.Vocab:
+) -> vocabs.TextVocab:
     """Load the run's vocabulary.
 
-    The first call copies the tokenizer of the run in `config.init_from`, or extends this tokenizer
-    if the run fine-tunes. Without such a tokenizer, it trains one on the training split.
+    The first call copies the tokenizer of the model in `config.init_from`, or extends this
+    tokenizer if the run fine-tunes. Without such a tokenizer, it trains one on the training split.
     """
-    path = folder / workdir.TOKENIZER
-    if not path.exists() and finetune.is_finetuning(config):
+    if not tokenizers.find(folder) and finetune.is_finetuning(config):
         vocab = finetune.extend_vocab(config, folder, _iter_texts(config), num_codes)
-        workdir.write_atomically(path, vocab.model)
-    parent_tokenizer = (
-        epath.Path(storage.expand_user(config.init_from, "init_from")) / workdir.TOKENIZER
-    )
-    if not path.exists() and config.init_from and parent_tokenizer.exists():
-        workdir.write_atomically(path, parent_tokenizer.read_bytes())
-    if not path.exists():
+        tokenizers.save(vocab, folder)
+    if not tokenizers.find(folder) and config.init_from:
+        start = storage.expand_user(config.init_from, "init_from")
+        tokenizers.copy(epath.Path(start), folder)
+    if not tokenizers.find(folder):
         vocab = vocabs.train_sentencepiece(
             _iter_texts(config), config.data.vocab_size, config.data.character_coverage
         )
-        workdir.write_atomically(path, vocab.model)
-    return vocabs.Vocab.load(path, num_codes)
+        tokenizers.save(vocab, folder)
+    return tokenizers.load(folder, num_codes)
 
 
 def _iter_texts(config: ml_collections.ConfigDict) -> Iterator[str]:

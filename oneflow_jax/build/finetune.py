@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from oneflow_jax.build import tokenizers
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data import vocab_extension
 from oneflow_jax.errors import UserError
@@ -48,18 +49,18 @@ def start_folder(config: ml_collections.ConfigDict) -> epath.Path:
     return storage.resolve_path(config.init_from, "init_from")
 
 
-def load_start_vocab(config: ml_collections.ConfigDict, num_codes: int) -> vocabs.Vocab:
+def load_start_vocab(config: ml_collections.ConfigDict, num_codes: int) -> vocabs.TextVocab:
     """Load the vocabulary of the start model.
 
     Raises:
         UserError: the start model has no tokenizer.
     """
-    return vocabs.Vocab.load(start_folder(config) / workdir.TOKENIZER, num_codes)
+    return tokenizers.load(start_folder(config), num_codes)
 
 
 def extend_vocab(
     config: ml_collections.ConfigDict, folder: epath.Path, texts: Iterable[str], num_codes: int
-) -> vocabs.Vocab:
+) -> vocabs.TextVocab:
     """Extend the start model's vocabulary by tokens for `texts`, and write the run's record.
 
     Args:
@@ -108,7 +109,8 @@ def check_start(
         return
     if not workdir.has_checkpoints(folder):
         if distributed.is_primary():
-            (folder / workdir.TOKENIZER).unlink(missing_ok=True)
+            for name in workdir.TOKENIZERS:
+                (folder / name).unlink(missing_ok=True)
         return
     message = (
         f"init_from={start}: the run in --workdir={folder} began with another start model, from "
@@ -138,7 +140,7 @@ def read_record(folder: epath.Path) -> dict[str, Any]:
 
 
 def make_adapter(
-    config: ml_collections.ConfigDict, folder: epath.Path, vocab: vocabs.Vocab
+    config: ml_collections.ConfigDict, folder: epath.Path, vocab: vocabs.TextVocab
 ) -> lora.LoRA:
     """Return the adapter of the run in `folder`: LoRA's factors, or none."""
     if not is_finetuning(config) or not config.finetune.lora_rank:
@@ -174,7 +176,7 @@ def drop_section(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
 
 
 def plan_rows(
-    config: ml_collections.ConfigDict, start: vocabs.Vocab, vocab: vocabs.Vocab
+    config: ml_collections.ConfigDict, start: vocabs.TextVocab, vocab: vocabs.TextVocab
 ) -> vocab_rows.RowPlan:
     """Plan how the rows of the start model's vocabulary become those of the run's vocabulary.
 
@@ -193,7 +195,7 @@ def plan_rows(
 
 def log_summary(
     config: ml_collections.ConfigDict,
-    vocab: vocabs.Vocab,
+    vocab: vocabs.TextVocab,
     counts: tuple[int, int],
     num_documents: int,
 ) -> None:
@@ -230,7 +232,7 @@ def _fingerprint(folder: epath.Path) -> str:
     A run that trains on is another start model than before.
     """
     digest = hashlib.sha256()
-    for name in (workdir.CONFIG, workdir.TOKENIZER, workdir.WEIGHTS):
+    for name in (workdir.CONFIG, *workdir.TOKENIZERS, workdir.WEIGHTS):
         if (folder / name).exists():
             digest.update((folder / name).read_bytes())
     checkpoints = folder / workdir.CHECKPOINTS

@@ -1,13 +1,14 @@
-"""Initialization from the EMA parameters of another run: `config.init_from`."""
+"""Initialization from another run or from a pretrained language model: `config.init_from`."""
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from oneflow_jax.build import finetune, paradigms
+from oneflow_jax.build import finetune, language_model, paradigms
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import lora, two_tower
+from oneflow_jax.pretrained import language_config
 from oneflow_jax.runtime import storage, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import export, train_state, vocab_rows
@@ -15,30 +16,34 @@ from oneflow_jax.training.train_state import TrainState
 
 
 def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Check that `config.init_from` fits the paradigm and is the folder of a run.
+    """Check that `config.init_from` fits the paradigm, and is a run or a language model.
 
     Once the run in `folder` has a checkpoint, the run in `config.init_from` is no longer needed.
 
     Raises:
-        UserError: the run does not exist, or the paradigm requires a run and `init_from` is empty.
+        UserError: the run does not exist, the language model is not supported, or the paradigm
+            requires a start model and `init_from` is empty.
     """
     before, after = paradigms.TEXT_PRETRAINING
     if config.paradigm.name == after and not config.init_from:
         raise UserError(
             f"paradigm.name={after!r}: it initializes from a text model, but init_from is empty. "
             f"Train a text model with paradigm.name={before!r} and otherwise the same "
-            "configuration, and set init_from to the folder of that run."
+            "configuration, and set init_from to the folder of that run, or to a language model."
         )
     if config.init_from and not workdir.has_checkpoints(folder):
         start = storage.resolve_path(config.init_from, "init_from")
-        finetune.check_merged(workdir.load_config(start, field="init_from"), start)
+        if language_config.is_language_model(start):
+            language_model.validate(config, start)
+        else:
+            finetune.check_merged(workdir.load_config(start, field="init_from"), start)
 
 
 def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -> TrainState:
-    """Return the initial state with the EMA parameters of the run in `config.init_from`.
+    """Return the initial state with the parameters of the model in `config.init_from`.
 
-    If that run trained a text model and this run adds images, the image tower is initialized as a
-    copy of the text tower.
+    These are the EMA parameters of a run, or those of a pretrained language model. If that model
+    has only text and this run adds images, the image tower is a copy of the text tower.
 
     Raises:
         UserError: the run does not exist, or its parameters do not match.
@@ -47,6 +52,19 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
     if not config.init_from:
         return state
     folder = storage.resolve_path(config.init_from, "init_from")
+    if language_config.is_language_model(folder):
+        params = language_model.load_params(state.params, folder, system.layout.vocab)
+    else:
+        params = _load_run_params(system, state, folder)
+    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
+    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+
+
+def _load_run_params(
+    system: train_state.Initializable, state: TrainState, folder: epath.Path
+) -> PyTree:
+    """Load the EMA parameters of the run in `folder`, with an image tower if there is none."""
+    config = system.config
     parent_config = workdir.load_config(folder, field="init_from")
     added = {
         name: state.params[name]
@@ -56,8 +74,7 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
     params = _load_ema(system, folder, tuple(added)) | added
     if (parent_config.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
         params = two_tower.init_image_tower_from_text(params)
-    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
-    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    return params
 
 
 def _added_params(

@@ -1,8 +1,9 @@
 """Builder of a run's objects from its configuration.
 
-This module uses the builders of the parts: `build.data` for data and codecs, `build.paradigms` for
-paradigms, and `build.sampling` for sampling plans. `build.autoencoder_system` builds the objects
-that train autoencoders. Models, data and training take typed objects instead of a configuration.
+This module uses the builders of the parts: `build.data` for data and codecs, `build.network` for
+the network, `build.paradigms` for paradigms, and `build.sampling` for sampling plans.
+`build.autoencoder_system` builds the objects that train autoencoders. Models, data and training
+take typed objects instead of a configuration.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from oneflow_jax.build import (
     values,
 )
 from oneflow_jax.build import document_losses as document_rows
+from oneflow_jax.build import network as network_lib
 from oneflow_jax.build.loop_config import make_loop_config
 from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.costs import flops
@@ -33,7 +35,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base as base_lib
-from oneflow_jax.nn import attention_ops, backbone, lora, two_tower
+from oneflow_jax.nn import attention_ops, lora
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
@@ -305,7 +307,7 @@ def _assemble(
         config=config,
         mesh=mesh,
         layout=layout,
-        model=_make_model(config, layout.vocab.padded_size(), paradigm),
+        model=network_lib.make_model(config, layout.vocab.padded_size(), paradigm),
         paradigm=paradigm,
         optimizer_config=settings,
         optimizer=optimizer_lib.optimizer(settings),
@@ -342,32 +344,6 @@ def supported_suite(system: System) -> base_lib.EvalSuite:
         and not (system.layout.text_first and task.is_captioning)
     )
     return dataclasses.replace(suite, tasks=supported)
-
-
-def _make_model(
-    config: ml_collections.ConfigDict, vocab_size: int, paradigm: base.Paradigm
-) -> Model:
-    sizes = config.model.to_dict()
-    embed_width = sizes.pop("embed_width")
-    kv_heads = sizes["kv_heads"]
-    for name, divisor, label in (
-        ("head_width", 8, "8"),
-        ("heads", kv_heads, f"model.kv_heads={kv_heads}"),
-    ):
-        if sizes[name] % divisor:
-            raise UserError(
-                f"model.{name}={sizes[name]}: not a multiple of {label}. Give a multiple."
-            )
-    size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
-    make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
-    return make(
-        config=size,
-        vocab=vocab_size,
-        embed_width=embed_width,
-        heads=paradigm.heads,
-        attention_pattern=paradigm.attention_pattern,
-        has_flow_map=config.paradigm.flow_map,
-    )
 
 
 def _check_attention(

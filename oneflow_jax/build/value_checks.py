@@ -1,6 +1,7 @@
 """Checks of one value of a configuration, from which `values` builds the table of all keys."""
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from oneflow_jax.errors import (
     check_real,
 )
 from oneflow_jax.flows import time_samplers
+from oneflow_jax.nn import rope
 
 Check = Callable[[str, object], None]
 """A function that takes a key and a value, and raises UserError if the value is not allowed."""
@@ -101,7 +103,12 @@ def time_sampler(field: str, value: object) -> None:
     name, *numbers = value
     check_one_of(field, name, time_samplers.TIME_SAMPLERS)
     # A time sampler that was added from outside the package may take any numbers.
-    checks = TIME_SAMPLER_ARGUMENTS.get(name, (real(),) * len(numbers))
+    _check_numbers(field, value, TIME_SAMPLER_ARGUMENTS.get(name, (real(),) * len(numbers)))
+
+
+def _check_numbers(field: str, value: Sequence[Any], checks: Sequence[Check]) -> None:
+    """Check the numbers that follow a name: one check for each number."""
+    name, *numbers = value
     if len(numbers) != len(checks):
         raise UserError(
             f"{field}={value!r}: it has {len(numbers)} numbers. Give {len(checks)} after {name!r}."
@@ -114,6 +121,16 @@ def text_time_sampler(field: str, value: object) -> None:
     """Check a time sampler, or (), which stands for the value of `paradigm.time_sampler`."""
     if value not in ((), []):
         time_sampler(field, value)
+
+
+def rope_scaling(field: str, value: object) -> None:
+    """Check a scaling of rotary frequencies: (), or its name and the numbers that follow it."""
+    if value in ((), []):
+        return
+    if not isinstance(value, tuple | list):
+        raise UserError(f"{field}={value!r}: not a tuple. Give a name and numbers, or ().")
+    check_one_of(field, value[0], rope.SCALINGS)
+    _check_numbers(field, value, (POSITIVE,) * len(dataclasses.fields(rope.SCALINGS[value[0]])))
 
 
 def check_undeclared(field: str, value: object) -> None:

@@ -27,6 +27,7 @@ from oneflow_jax.build.value_checks import (
     path,
     prompt_text,
     real,
+    rope_scaling,
     switch,
     text,
     text_time_sampler,
@@ -36,7 +37,7 @@ from oneflow_jax.codecs.autoencoder.config import KINDS
 from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError, check_integer, check_one_of
 from oneflow_jax.flows import tasks, time_couplings
-from oneflow_jax.nn import attention_ops, backbone
+from oneflow_jax.nn import attention_ops, backbone, rope
 from oneflow_jax.runtime import trackers
 from oneflow_jax.samplers import ode, time_grids, token_sampling
 from oneflow_jax.training import optimizer
@@ -176,6 +177,14 @@ MODEL: dict[str, Check] = {
     "model.head_width": COUNT,
     "model.hidden": COUNT,
     "model.embed_width": COUNT,
+    "model.embed_projection": switch,
+    "model.tied_embeddings": switch,
+    "model.qk_norm": switch,
+    "model.qkv_bias": switch,
+    "model.norm_eps": POSITIVE,
+    "model.rope_layout": one_of(rope.LAYOUTS),
+    "model.rope_theta": POSITIVE,
+    "model.rope_scaling": rope_scaling,
     "model.remat": one_of(backbone.REMAT),
     "model.scan_unroll": COUNT,
     "model.dtype": one_of(DTYPES),

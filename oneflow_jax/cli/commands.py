@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from oneflow_jax.cli import config_names, finetune_arguments
+from oneflow_jax.cli import config_names, finetune_arguments, import_arguments
 from oneflow_jax.errors import UserError
 
 PRETRAINED = "--workdir=runs/pretrained"
@@ -25,6 +25,8 @@ FLAGS = {
     "--host": "Address to listen on; default: 127.0.0.1, which only this machine can reach.",
     "--token-file": "File with the token that clients must send. Any other host needs it.",
     "FOLDER": "Folder of your documents, in one of the layouts of docs/own_data.md.",
+    "MODEL": "Folder of a language model in Hugging Face's layout, with config.json, "
+    "model.safetensors and tokenizer.json.",
     "--from": "Start model: the folder of a run or of an export; default: shipped, the package's "
     "model.",
     "--minutes": "Minutes of training steps, from which the number of steps follows. Default: the "
@@ -127,6 +129,15 @@ COMMANDS = {
         ("workdir", "output"),
         ("--workdir=runs/quickstart --output=exported",),
         mode="export",
+    ),
+    "import": Command(
+        "Convert a pretrained language model to an export, which writes text.",
+        ("MODEL", "output", KEYS),
+        ("MODEL --output=runs/smollm2",),
+        "`oneflow sample`, `serve` and `demo` use the export. --config=language_model:FOLDER, "
+        "where FOLDER is the export, trains it further (docs/language_models.md).",
+        mode="import",
+        convert=import_arguments.convert,
     ),
     "compare": Command(
         "Train seven paradigms with equal FLOPs, measure them, and write a page.",

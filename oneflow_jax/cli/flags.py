@@ -11,13 +11,14 @@ LOCAL = "local"
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ("train", "evaluate", "sample", "prepare", "clean", "export", "aot"),
+    ("train", "evaluate", "sample", "prepare", "clean", "export", "import", "aot"),
     '"train" prepares the data, trains or resumes, evaluates and samples. "prepare" only prepares '
     'the data and the tokenizer. "evaluate" only measures a trained run. "sample" only samples '
     'from a trained run. "clean" lists the prepared data in data.dir that is no longer used; it '
     'deletes this data only if --delete is given. "export" writes the files that sampling needs '
-    'to the folder --output. "aot" compiles the programs for TPUs or GPUs that are not attached, '
-    "and reports their memory and time.",
+    'to the folder --output. "import" writes such files for the language model in init_from. '
+    '"aot" compiles the programs for TPUs or GPUs that are not attached, and reports their memory '
+    "and time.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default: runs/<name of the config>."
@@ -37,8 +38,8 @@ EDIT = flags.DEFINE_multi_string(
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Folder that --mode=export writes. With --mode=sample and --mode=evaluate: folder for pages "
-    "and metrics instead of --workdir.",
+    "Folder that --mode=export and --mode=import write. With --mode=sample and --mode=evaluate: "
+    "folder for pages and metrics instead of --workdir.",
 )
 DELETE = flags.DEFINE_bool("delete", False, "With --mode=clean: delete the listed data.")
 ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
@@ -80,7 +81,7 @@ PROGRAMS = flags.DEFINE_multi_enum(
 
 
 READING_MODES = ("evaluate", "sample", "export")
-"""Modes that accept --output, the folder for their results."""
+"""Modes that read a trained run, and accept --output, the folder for their results."""
 
 
 def check_mode() -> None:
@@ -88,14 +89,15 @@ def check_mode() -> None:
 
     Raises:
         UserError: --output, --runner or --delete is given to a mode that does not accept it,
-            --mode=export lacks --output, or flags are given that exclude each other.
+            --mode=export or --mode=import lacks --output, or flags are given that exclude each
+            other.
     """
-    if OUTPUT.value and MODE.value not in READING_MODES:
+    if OUTPUT.value and MODE.value not in (*READING_MODES, "import"):
         raise UserError(
             f"--output={OUTPUT.value}: --mode={MODE.value} does not accept it. Leave it out."
         )
-    if MODE.value == "export" and not OUTPUT.value:
-        raise UserError("--mode=export requires --output=FOLDER.")
+    if MODE.value in ("export", "import") and not OUTPUT.value:
+        raise UserError(f"--mode={MODE.value} requires --output=FOLDER.")
     if RUNNER.value != LOCAL and MODE.value != "prepare":
         raise UserError(
             f"--runner={RUNNER.value}: --mode={MODE.value} does not accept it. Prepare the data "

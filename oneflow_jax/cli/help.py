@@ -13,7 +13,7 @@ Every key of a configuration can be set on the command line, as in --config.step
 `oneflow configs` lists the configurations, and `oneflow configs NAME` shows all keys of one.
 `oneflow COMMAND --help` shows the flags of a command, with examples.
 `python -m oneflow_jax.main --mode=COMMAND` is the same as `oneflow COMMAND` for the modes
-train, prepare, clean, evaluate, sample, export and aot."""
+train, prepare, clean, evaluate, sample, export, import and aot."""
 
 START = """\
     oneflow demo                              a page with the model of the package

@@ -38,6 +38,10 @@ class Network:
         channels: values per patch, C.
         outputs: total output width of all heads, O.
         likelihood_heads: number of heads that also compute the likelihood of each token.
+        num_biases: number of biases of queries, keys and values in a layer.
+        qk_norm: whether queries and keys are normalized.
+        embed_projection: whether a linear map from E to D follows the token embeddings.
+        tied_outputs: output width of the heads whose weights are the token embeddings.
         towers: number of towers (stacks of layers): 1 for all slots, or 2, one for text and one for
             images; each slot passes through one tower.
     """
@@ -53,6 +57,10 @@ class Network:
     channels: int
     outputs: int
     likelihood_heads: int = 0
+    num_biases: int = 0
+    qk_norm: bool = True
+    embed_projection: bool = True
+    tied_outputs: int = 0
     towers: int = 1
 
     @property
@@ -63,10 +71,11 @@ class Network:
     def weight_bytes(self, num_modalities: int) -> int:
         """Return the bytes of bfloat16 weights that a forward pass reads.
 
-        The token embedding table is excluded, since a pass reads only the rows of its own tokens.
-        With two towers, a pass over slots of one modality (`num_modalities` 1) reads one tower.
+        The token embedding table is excluded, since a pass reads only the rows of its own tokens,
+        unless a head is tied to it. With two towers, a pass over slots of one modality
+        (`num_modalities` 1) reads one tower.
         """
-        table = self.vocab * self.embed_width
+        table = 0 if self.tied_outputs else self.vocab * self.embed_width
         return BF16_BYTES * (self._num_parameters(min(num_modalities, self.towers)) - table)
 
     @property
@@ -76,12 +85,13 @@ class Network:
 
     def _num_parameters(self, towers: int) -> int:
         d, a = self.width, self.head_width
-        attention = 2 * d * self.heads * a + 2 * d * self.kv_heads * a + 2 * a
-        layer = attention + 3 * d * self.hidden + 2 * d
+        attention = 2 * d * self.heads * a + 2 * d * self.kv_heads * a + 2 * a * self.qk_norm
+        layer = attention + self.num_biases + 3 * d * self.hidden + 2 * d
         table = (self.vocab + 1) * self.embed_width
-        inputs = (self.embed_width + 1) * d + (self.channels + 1) * d
+        inputs = (self.embed_width + 1) * d * self.embed_projection + (self.channels + 1) * d
         clock = (TIME_FREQUENCIES + 1) * d + (d + 1) * d
-        return towers * self.layers * layer + d + table + inputs + clock + (d + 1) * self.outputs
+        heads = (d + 1) * (self.outputs - self.tied_outputs)
+        return towers * self.layers * layer + d + table + inputs + clock + heads
 
 
 def from_model(model: Model, channels: int) -> Network:
@@ -99,6 +109,10 @@ def from_model(model: Model, channels: int) -> Network:
         channels=channels,
         outputs=sum(head.width for head in model.heads),
         likelihood_heads=sum(head.adds_token_likelihood for head in model.heads),
+        num_biases=size.qkv_bias * (size.heads + 2 * size.kv_heads) * size.head_width,
+        qk_norm=size.qk_norm,
+        embed_projection=model.embed_projection,
+        tied_outputs=sum(head.width for head in model.heads if model.is_tied(head)),
     )
 
 
@@ -107,7 +121,7 @@ def forward(network: Network, slots: int, keys: int) -> float:
     n, d = network, network.width
     maps = 2 * d * (n.heads + n.kv_heads) * n.head_width
     layer = maps + 2 * keys * n.heads * n.head_width + 3 * d * n.hidden
-    slot = n.layers * layer + n.embed_width * d + d * d + d * n.outputs
+    slot = n.layers * layer + n.embed_width * d * n.embed_projection + d * d + d * n.outputs
     slot += _input_params(n) + _likelihood_products(n)
     return 2.0 * slots * slot
 

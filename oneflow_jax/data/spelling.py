@@ -14,7 +14,7 @@ from rapidfuzz import fuzz, process
 
 from oneflow_jax import errors
 from oneflow_jax.data import characters, document
-from oneflow_jax.data.vocab import Vocab
+from oneflow_jax.data.vocab import TextVocab
 
 _MIN_SIMILARITY = 60
 """Minimum similarity, in percent, of a word and the nearest word that a message suggests."""
@@ -22,7 +22,7 @@ _MIN_SIMILARITY = 60
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-def encode_prompt(vocab: Vocab, text: str) -> list[int]:
+def encode_prompt(vocab: TextVocab, text: str) -> list[int]:
     """Return the ids of a prompt's text. Letters without a token are changed to another case.
 
     Raises:
@@ -40,14 +40,14 @@ def encode_prompt(vocab: Vocab, text: str) -> list[int]:
     )
 
 
-def fold_case(vocab: Vocab, text: str) -> str:
+def fold_case(vocab: TextVocab, text: str) -> str:
     """Change the case or Unicode form of words whose letters lack tokens, and return the text."""
     return "".join(
         part if part.isspace() else _fold_word(vocab, part) for part in re.split(r"(\s+)", text)
     )
 
 
-def list_folded(vocab: Vocab, text: str) -> list[str]:
+def list_folded(vocab: TextVocab, text: str) -> list[str]:
     """Return a list with a warning if `fold_case` changes the text, and otherwise []."""
     changes = {
         before: after
@@ -60,7 +60,7 @@ def list_folded(vocab: Vocab, text: str) -> list[str]:
     return [f"text {text!r}: the tokenizer has no token for some letters. It reads {replacements}."]
 
 
-def list_unknown(vocab: Vocab, text: str) -> list[str]:
+def list_unknown(vocab: TextVocab, text: str) -> list[str]:
     """List a warning for each word and character that the model probably does not know.
 
     A small tokenizer has a token for each frequent word of its training texts, so the model
@@ -89,21 +89,21 @@ def list_unknown(vocab: Vocab, text: str) -> list[str]:
     ]
 
 
-def log_folded(vocab: Vocab, prompt: document.Document) -> None:
+def log_folded(vocab: TextVocab, prompt: document.Document) -> None:
     """Log the warnings of `list_folded` for the texts of a prompt, each warning once."""
     for text in _texts(prompt):
         for warning in list_folded(vocab, text):
             _log_once(warning)
 
 
-def log_unknown(vocab: Vocab, prompt: document.Document) -> None:
+def log_unknown(vocab: TextVocab, prompt: document.Document) -> None:
     """Log the warnings of `list_unknown` for the texts of a prompt, each warning once."""
     for text in _texts(prompt):
         for warning in list_unknown(vocab, text):
             _log_once(warning)
 
 
-def list_warnings(vocab: Vocab, prompt: document.Document) -> list[str]:
+def list_warnings(vocab: TextVocab, prompt: document.Document) -> list[str]:
     """List all warnings for the texts of a prompt."""
     return [
         warning
@@ -122,7 +122,7 @@ def _texts(prompt: document.Document) -> Iterator[str]:
     return (part.text for part in prompt.parts if isinstance(part, document.Text))
 
 
-def _fold_word(vocab: Vocab, word: str) -> str:
+def _fold_word(vocab: TextVocab, word: str) -> str:
     """Return the word in the first form and case in which all its letters have tokens.
 
     If there is no such form, change the case of single letters.
@@ -139,13 +139,13 @@ def _compose(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _fold_letter(vocab: Vocab, letter: str) -> str:
+def _fold_letter(vocab: TextVocab, letter: str) -> str:
     variants = (letter, letter.lower(), letter.casefold(), letter.upper(), letter.title())
     known = (variant for variant in variants if not vocab.missing_symbols(variant))
     return next(known, letter)
 
 
-def _count_tokens(vocab: Vocab, word: str, before: str) -> int:
+def _count_tokens(vocab: TextVocab, word: str, before: str) -> int:
     """Return the number of tokens of a word after the character `before`, or "" after a space.
 
     The token for "rex" in "t-rex" is not the token for the word "rex", and may exist without it.
@@ -155,7 +155,7 @@ def _count_tokens(vocab: Vocab, word: str, before: str) -> int:
     return len(vocab.encode(before + word)) - len(vocab.encode(before))
 
 
-def _describe_word(vocab: Vocab, text: str, word: str) -> str:
+def _describe_word(vocab: TextVocab, text: str, word: str) -> str:
     sentence = (
         f"text {text!r}: the tokenizer has no token for the word {word!r} and spells it in "
         f"{len(vocab.encode(word))} tokens. The model may not know it."
@@ -163,7 +163,7 @@ def _describe_word(vocab: Vocab, text: str, word: str) -> str:
     return f"{sentence} {_name_nearest(vocab, word)}".strip()
 
 
-def _name_nearest(vocab: Vocab, word: str) -> str:
+def _name_nearest(vocab: TextVocab, word: str) -> str:
     """Return a sentence about the most similar word that is a token; '' without a similar word."""
     nearest = process.extractOne(
         word, vocab.words, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=_MIN_SIMILARITY

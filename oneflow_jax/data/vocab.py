@@ -1,5 +1,6 @@
 """Vocabulary: text to ids and back. Special ids come first, then text tokens, then image codes."""
 
+import abc
 import codecs
 import collections
 import dataclasses
@@ -66,9 +67,48 @@ class AbstractVocab(IdRanges):
     code_count: int = 0
 
 
+class TextVocab(IdRanges, abc.ABC):
+    """Text to ids and back: a trained `Vocab`, or the `PretrainedVocab` of a language model.
+
+    `model` is the content of the tokenizer's file.
+    """
+
+    model: bytes
+
+    @abc.abstractmethod
+    def encode(self, text: str, *, allow_unknown: bool = False) -> list[int]:
+        """Encode a text; return its ids, without BOS and END."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` up to the first END, without special tokens and image codes."""
+
+    @abc.abstractmethod
+    def to_pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each id, with its leading space; '' for special and code ids."""
+
+    @property
+    @abc.abstractmethod
+    def words(self) -> tuple[str, ...]:
+        """All words of at least two letters that are one token."""
+
+    @property
+    @abc.abstractmethod
+    def spells_bytes(self) -> bool:
+        """Whether symbols without a token are encoded as bytes."""
+
+    @abc.abstractmethod
+    def is_spelled(self, symbol: str) -> bool:
+        """Return whether a symbol has no token and is encoded as bytes."""
+
+    @abc.abstractmethod
+    def missing_symbols(self, text: str) -> list[str]:
+        """Return the symbols of a text that the tokenizer cannot encode, each symbol once."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Vocab(IdRanges):
-    """A trained vocabulary: text to ids and back.
+class Vocab(TextVocab):
+    """A vocabulary that was trained on a corpus: text to ids and back.
 
     `model` is a serialized SentencePiece model. A Vocab can therefore be pickled and compared.
     """
@@ -136,9 +176,7 @@ class Vocab(IdRanges):
           UserError: the text is empty or is not Unicode, or `allow_unknown` is False and the text
             contains symbols that are not in the vocabulary.
         """
-        if not text.strip():
-            raise errors.UserError(f"text {text!r} is empty. Give at least one word.")
-        _check_unicode(text)
+        check_text(text)
         ids = self._encode_pieces(text)
         missing = [] if allow_unknown else self.missing_symbols(text)
         if missing:
@@ -214,7 +252,7 @@ class Vocab(IdRanges):
         Raises:
           UserError: the text is not Unicode.
         """
-        _check_unicode(text)
+        check_unicode(text)
         return [
             symbol
             for symbol in dict.fromkeys(text)
@@ -222,7 +260,15 @@ class Vocab(IdRanges):
         ]
 
 
-def _check_unicode(text: str) -> None:
+def check_text(text: str) -> None:
+    """Check that a text is not empty and is Unicode, or raise UserError."""
+    if not text.strip():
+        raise errors.UserError(f"text {text!r} is empty. Give at least one word.")
+    check_unicode(text)
+
+
+def check_unicode(text: str) -> None:
+    """Check that a text has no lone surrogate, or raise UserError."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -18,7 +18,7 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
 from oneflow_jax import errors
 from oneflow_jax.data import characters
-from oneflow_jax.data.vocab import UNKNOWN, Vocab
+from oneflow_jax.data.vocab import UNKNOWN, TextVocab, Vocab
 
 _SPACE = "\u2581"
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -42,16 +42,19 @@ class Limits:
     character_coverage: float
 
 
-def extend(vocab: Vocab, texts: Iterable[str], limits: Limits) -> Vocab:
+def extend(vocab: TextVocab, texts: Iterable[str], limits: Limits) -> TextVocab:
     """Return the vocabulary with additional tokens for characters and words of `texts`.
 
     A word that is one token in `vocab` remains one token. The encoding of a text changes only where
-    it contains a new character, or a word that begins with a new word.
+    it contains a new character, or a word that begins with a new word. The vocabulary of a
+    pretrained language model stays as it is, since it encodes every character.
 
     Raises:
         UserError: the coverage is out of range.
     """
     errors.check_between("data.character_coverage", limits.character_coverage, 0.98, 1)
+    if not isinstance(vocab, Vocab):
+        return vocab
     lines = [characters.clean_spaces(text) for text in texts]
     symbols = list(_new_characters(vocab, lines, limits.character_coverage))[: limits.max_tokens]
     words = list(_new_words(vocab, lines, limits.min_word_count))
@@ -65,7 +68,7 @@ def extend(vocab: Vocab, texts: Iterable[str], limits: Limits) -> Vocab:
     return Vocab(model.SerializeToString(), vocab.code_count)
 
 
-def list_added(start: Vocab, extended: Vocab) -> list[str]:
+def list_added(start: TextVocab, extended: TextVocab) -> list[str]:
     """Return the text of each token that `extended` has and `start` has not, in order of ids.
 
     The texts of words have no leading space.
@@ -73,16 +76,18 @@ def list_added(start: Vocab, extended: Vocab) -> list[str]:
     Raises:
         UserError: `extended` is not an extension of `start`.
     """
+    if start == extended:
+        return []
     before, after = (_read_pieces(vocab) for vocab in (start, extended))
-    if after[: len(before)] != before:
+    if not before or after[: len(before)] != before:
         raise errors.UserError(
-            "tokenizer.model: the tokenizer of the run does not extend that of its start model. "
+            "tokenizer: the tokenizer of the run does not extend that of its start model. "
             "Choose another --workdir."
         )
     return [characters.restore(piece.lstrip(_SPACE)) for piece in after[len(before) :]]
 
 
-def split_added(start: Vocab, extended: Vocab) -> list[tuple[int, ...]]:
+def split_added(start: TextVocab, extended: TextVocab) -> list[tuple[int, ...]]:
     """Return, for each token that `list_added` lists, the ids of the tokens that `start` splits it
     into; () for a character that `start` cannot encode.
 
@@ -130,5 +135,8 @@ def _new_words(vocab: Vocab, lines: Sequence[str], min_count: int) -> Iterator[s
             yield word
 
 
-def _read_pieces(vocab: Vocab) -> list[str]:
+def _read_pieces(vocab: TextVocab) -> list[str]:
+    """Return the tokens of a trained vocabulary; [] for that of a language model."""
+    if not isinstance(vocab, Vocab):
+        return []
     return [piece.piece for piece in model_pb2.ModelProto.FromString(vocab.model).pieces]

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from oneflow_jax.nn import attention_ops, layers, partitioning
+from oneflow_jax.nn import attention_ops, layers, partitioning, rope
 from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float, Int
 
 RopeAngles = tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
-"""Cosine and sine of the rotary angles, as `layers.rope_angles` returns them."""
+"""Cosine and sine of the rotary angles, as `rope.Rope.angles` returns them."""
 
 QKV = tuple[Float[Array, "B L H A"], Float[Array, "B L K A"], Float[Array, "B L K A"]]
 """Queries, keys and values."""
@@ -68,10 +68,17 @@ class KVCache:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalized queries and keys, and rotary positions.
+    """Multi-head attention with rotary positions.
 
     The module holds only the projections and norms. A layer calls `qkv_proj`, then the function
     `attend_with_cache`, then `out_proj`.
+
+    Attributes:
+        heads, kv_heads, head_width, width: H, K, A, D of `shapes`.
+        dtype: data type of matrix products.
+        qk_norm: whether queries and keys are normalized.
+        qkv_bias: whether the projections of queries, keys and values add a bias.
+        norm_eps: number that is added to the mean square in norms.
     """
 
     heads: int
@@ -79,27 +86,35 @@ class Attention(nn.Module):
     head_width: int
     width: int
     dtype: DTypeLike
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    norm_eps: float = layers.NORM_EPS
 
     def setup(self) -> None:
-        """Create the four projections, and the norms of queries and keys."""
+        """Create the four projections, and the norms of queries and keys, if they have norms."""
 
         def heads_of(count: int, axis: str) -> layers.Linear:
             axes = ("width", axis, "head_width")
-            return layers.Linear((count, self.head_width), axes, self.dtype)
+            features = (count, self.head_width)
+            return layers.Linear(features, axes, self.dtype, use_bias=self.qkv_bias)
 
         self.query = heads_of(self.heads, "heads")
         self.key = heads_of(self.kv_heads, "kv_heads")
         self.value = heads_of(self.kv_heads, "kv_heads")
         # Without normalized queries and keys, mixed-modal models diverge (Chameleon, section 2.2).
-        self.query_norm = layers.rms_norm(self.dtype, "head_width")
-        self.key_norm = layers.rms_norm(self.dtype, "head_width")
+        # Language models without them start from weights that were trained without them.
+        if self.qk_norm:
+            self.query_norm = layers.rms_norm(self.dtype, "head_width", eps=self.norm_eps)
+            self.key_norm = layers.rms_norm(self.dtype, "head_width", eps=self.norm_eps)
         axes = ("heads", "head_width", "width")
         self.out = layers.Linear((self.width,), axes, self.dtype, num_input_axes=2)
 
-    def qkv_proj(self, x: Float[Array, "B L D"], rope: RopeAngles) -> QKV:
+    def qkv_proj(self, x: Float[Array, "B L D"], angles: RopeAngles) -> QKV:
         """Compute queries, keys and values of the slots."""
-        query, key = self.query_norm(self.query(x)), self.key_norm(self.key(x))
-        return layers.apply_rope(query, rope), layers.apply_rope(key, rope), self.value(x)
+        query, key = self.query(x), self.key(x)
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return rope.apply(query, angles), rope.apply(key, angles), self.value(x)
 
     def out_proj(self, attn_output: Float[Array, "B L H A"]) -> Float[Array, "B L D"]:
         """Apply the output projection."""

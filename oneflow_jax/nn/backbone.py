@@ -7,7 +7,7 @@ import flax.struct
 import jax
 from jax.typing import DTypeLike
 
-from oneflow_jax.nn import attention, layers, partitioning
+from oneflow_jax.nn import attention, layers, partitioning, rope
 from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
@@ -41,6 +41,9 @@ class TransformerConfig:
             program has no loop: it takes longer to compile and runs faster on CPUs.
         dtype: data type of matrix products; parameters are always float32.
         attention: one of `attention_ops.IMPLEMENTATIONS`.
+        qk_norm, qkv_bias, norm_eps: as in `attention.Attention`; the norms before attention and
+            MLP have `norm_eps`, too.
+        rope_layout, rope_theta, rope_scaling: as in `rope.Rope`.
         stack_layers: whether the parameters and the KV cache of all layers are stacked along a
             first axis. For sampling, `nn.unstack` gives each layer arrays of its own.
     """
@@ -55,7 +58,18 @@ class TransformerConfig:
     scan_unroll: int
     dtype: DTypeLike
     attention: str = "xla"
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    norm_eps: float = layers.NORM_EPS
+    rope_layout: str = "axial"
+    rope_theta: float = 10_000.0
+    rope_scaling: tuple[str | float, ...] = ()
     stack_layers: bool = True
+
+    @property
+    def rope(self) -> rope.Rope:
+        """The rotary position embeddings."""
+        return rope.Rope(self.rope_layout, self.rope_theta, self.rope_scaling)
 
 
 @flax.struct.dataclass
@@ -120,11 +134,18 @@ class Block(TransformerLayer):
     def setup(self) -> None:
         """Create attention, the MLP, and a norm before each."""
         size = self.config
-        self.attention_norm = layers.rms_norm(size.dtype)
+        self.attention_norm = layers.rms_norm(size.dtype, eps=size.norm_eps)
         self.attention = attention.Attention(
-            size.heads, size.kv_heads, size.head_width, size.width, size.dtype
+            size.heads,
+            size.kv_heads,
+            size.head_width,
+            size.width,
+            size.dtype,
+            qk_norm=size.qk_norm,
+            qkv_bias=size.qkv_bias,
+            norm_eps=size.norm_eps,
         )
-        self.mlp_norm = layers.rms_norm(size.dtype)
+        self.mlp_norm = layers.rms_norm(size.dtype, eps=size.norm_eps)
         self.mlp = layers.SwiGLU(size.hidden, size.dtype)
 
     def pre_attention(self, x: Float[Array, "B L D"], layer_inputs: LayerInputs) -> attention.QKV:
@@ -165,7 +186,8 @@ class Backbone(nn.Module):
                 x, layer_inputs.replace(length=cache.length), (cache.key, cache.value)
             )
             cache = cache.replace(key=key, value=value)
-        return layers.rms_norm(self.config.dtype, name="norm")(x), cache
+        norm = layers.rms_norm(self.config.dtype, name="norm", eps=self.config.norm_eps)
+        return norm(x), cache
 
     def _scan(
         self, x: Float[Array, "B L D"], layer_inputs: LayerInputs, kv: PyTree

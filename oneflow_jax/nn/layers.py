@@ -7,12 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from oneflow_jax.nn import partitioning
-from oneflow_jax.shapes import Array, Float, Int
-
-ROPE_THETA_ORDER = 10_000.0
-ROPE_THETA_GRID = 100.0
-"""Longest wavelength of the rotary angles, divided by 2 pi. It is long for the reading order and
-short for rows and columns of an image."""
+from oneflow_jax.shapes import Array, Float
 
 TIME_SCALE = 1000.0
 """Factor of t in the time embedding. The sinusoids are those of diffusion models with 1,000 steps;
@@ -61,10 +56,16 @@ class Linear(nn.Module):
         return y.reshape(*x.shape[:-n], *self.features)
 
 
-def rms_norm(dtype: DTypeLike, axis: str = "act_width", name: str | None = None) -> nn.RMSNorm:
+NORM_EPS = 1e-6
+"""Default of the number that is added to the mean square in norms."""
+
+
+def rms_norm(
+    dtype: DTypeLike, axis: str = "act_width", name: str | None = None, eps: float = NORM_EPS
+) -> nn.RMSNorm:
     """Create an RMSNorm over the last axis; its statistics are float32."""
     init = nn.with_logical_partitioning(nn.initializers.ones, (axis,))
-    return nn.RMSNorm(dtype=dtype, scale_init=init, name=name)
+    return nn.RMSNorm(epsilon=eps, dtype=dtype, scale_init=init, name=name)
 
 
 class SwiGLU(nn.Module):
@@ -119,43 +120,3 @@ def sinusoidal_embedding(values: Float[Array, "*b"], frequencies: int) -> Float[
     rates = jnp.exp(-math.log(10_000.0) * jnp.arange(frequencies) / frequencies)
     angles = jnp.multiply.outer(values.astype(jnp.float32), rates.astype(jnp.float32))
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-def rope_angles(
-    position: Int[Array, "B L 3"], head_width: int
-) -> tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]:
-    """Return cosine and sine of each slot's rotary angles.
-
-    Half of the angles encode the order, a quarter the row, and a quarter the column.
-
-    Angles are float32 for every dtype of the network: bfloat16 rounds 257 to 256.
-
-    Args:
-        position: (order, row, column) of each slot.
-        head_width: width of one head, a multiple of 8; it has `head_width / 2` angles.
-    """
-    quarter = head_width // 8
-    angles = [
-        jnp.multiply.outer(position[..., axis].astype(jnp.float32), base ** -(jnp.arange(n) / n))
-        for axis, base, n in (
-            (0, ROPE_THETA_ORDER, 2 * quarter),
-            (1, ROPE_THETA_GRID, quarter),
-            (2, ROPE_THETA_GRID, quarter),
-        )
-    ]
-    angle = jnp.concatenate(angles, axis=-1)[..., None, :]
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def apply_rope(
-    x: Float[Array, "B L H A"], rope: tuple[Float[Array, "B L 1 h"], Float[Array, "B L 1 h"]]
-) -> Float[Array, "B L H A"]:
-    """Rotate each pair (x_i, x_{i + A/2}) by angle i, as in Su et al., RoFormer, eq. 34."""
-    cos, sin = rope
-    cos = jnp.concatenate([cos, cos], axis=-1)
-    sin = jnp.concatenate([-sin, sin], axis=-1)
-    whole = x.astype(jnp.float32)
-    # x * cos + swap_halves(x) * sin. Rotating the two halves separately and concatenating them
-    # takes 1.1 times as long per layer on XLA's CPU backend.
-    swapped = jnp.roll(whole, x.shape[-1] // 2, axis=-1)
-    return (whole * cos + swapped * sin).astype(x.dtype)

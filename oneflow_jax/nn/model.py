@@ -20,6 +20,10 @@ class Model(nn.Module):
         heads: the paradigm's heads; each gives one output for every slot.
         attention_pattern: which slots a slot may attend to: bidirectional, causal or mixed.
         has_flow_map: whether the network has the input `NoisyCanvas.interval`.
+        embed_projection: whether a linear map from E to D follows the token embeddings; without
+            it, E equals D.
+        tied_embeddings: whether the heads over the vocabulary have the token embeddings as their
+            weights, and no bias; E equals D.
     """
 
     config: backbone.TransformerConfig
@@ -28,6 +32,8 @@ class Model(nn.Module):
     heads: tuple[Head, ...]
     attention_pattern: AttentionPattern = AttentionPattern.BIDIRECTIONAL
     has_flow_map: bool = False
+    embed_projection: bool = True
+    tied_embeddings: bool = False
     layer = backbone.Block
 
     def setup(self) -> None:
@@ -42,7 +48,8 @@ class Model(nn.Module):
         self.mask = self.param(
             "mask", nn.with_logical_partitioning(normal, ("embed",)), (self.embed_width,)
         )
-        self.text_in = layers.Linear((width,), ("embed", "width"), dtype, use_bias=True)
+        if self.embed_projection:
+            self.text_in = layers.Linear((width,), ("embed", "width"), dtype, use_bias=True)
         self.image_in = layers.Linear((width,), ("channels", "width"), dtype, use_bias=True)
         self.clock = layers.TimestepEmbedding(width, dtype)
         if self.has_flow_map:
@@ -53,6 +60,7 @@ class Model(nn.Module):
                 (head.width,), ("width", head.axis), dtype, use_bias=True, zero_init=head.zero_init
             )
             for head in self.heads
+            if not self.is_tied(head)
         }
 
     def embedding_table(self) -> EmbeddingTable:
@@ -103,7 +111,7 @@ class Model(nn.Module):
 
     def embed(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
         """Embed every slot: the input of the first layer."""
-        words, patches = self.text_in(view.embeds), self.image_in(view.latents)
+        words, patches = self.embed_text(view.embeds), self.image_in(view.latents)
         x = jnp.where((view.modality == Modality.TEXT)[..., None], words, patches)
         x += self.clock(view.time)
         if not self.has_flow_map:
@@ -111,19 +119,30 @@ class Model(nn.Module):
         interval = jnp.zeros_like(view.time) if view.interval is None else view.interval
         return x + self.interval_clock(interval)
 
+    def embed_text(self, embeds: Float[Array, "B L E"]) -> Float[Array, "B L D"]:
+        """Return the input of the first layer for text slots, without the time embedding."""
+        return self.text_in(embeds) if self.embed_projection else embeds.astype(self.config.dtype)
+
+    def is_tied(self, head: Head) -> bool:
+        """Return whether the weights of a head are the token embeddings."""
+        return self.tied_embeddings and head.axis == "vocab"
+
     def _run(
         self, view: NoisyCanvas, mask: AttentionMask, cache: attention.KVCache | None
     ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
         x = partitioning.with_logical_constraint(self.embed(view), ("rows", "slots", "act_width"))
         around = backbone.LayerInputs(
             attention_mask=mask,
-            rope=layers.rope_angles(view.position, self.config.head_width),
+            rope=self.config.rope.angles(view.position, self.config.head_width),
             is_image=view.modality == Modality.IMAGE,
         )
         return self.backbone(x, around, cache)
 
     def _apply_heads(self, x: Float[Array, "B L D"], view: NoisyCanvas) -> Outputs:
         outputs = {name: head(x).astype(jnp.float32) for name, head in self.outputs.items()}
+        for head in filter(self.is_tied, self.heads):
+            table = self.embedding_table().embedding.astype(x.dtype)
+            outputs[head.name] = (x @ table.T).astype(jnp.float32)
         for head in self.heads:
             if head.adds_token_likelihood:
                 outputs[head.name] += self._token_log_likelihood(view)

@@ -69,9 +69,8 @@ class TwoTowerModel(Model):
     def embed(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
         """Embed every slot: the input of the first layer."""
         pictures = self.image_in(view.latents) + self.clock(view.time)
-        return jnp.where(
-            (view.modality == Modality.TEXT)[..., None], self.text_in(view.embeds), pictures
-        )
+        words = self.embed_text(view.embeds)
+        return jnp.where((view.modality == Modality.TEXT)[..., None], words, pictures)
 
 
 def init_image_tower_from_text(params: PyTree) -> PyTree:

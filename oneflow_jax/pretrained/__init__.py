@@ -1,1 +1,1 @@
-"""Pretrained networks for metrics, with weights from packages or from the user's files."""
+"""Pretrained networks for metrics, and language models to start from, read from files."""

@@ -1,13 +1,28 @@
 """Reader of weight files, which checks the name and the shape of every tensor."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import safetensors
-import safetensors.numpy
 from etils import epath
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.pretrained import shards, weights
 from oneflow_jax.shapes import Float
+
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+"""NumPy's types of the types in safetensors files."""
 
 
 class TensorFile:
@@ -85,7 +100,8 @@ def to_finite_float32(value: np.ndarray, label: str, advice: str) -> Float[np.nd
 
 def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
     try:
-        return safetensors.numpy.load(path.read_bytes())
+        stored = safetensors.deserialize(path.read_bytes())
+        return {name: _to_array(tensor) for name, tensor in stored}
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path}: truncated or not a safetensors file ({error}). Download it again."
@@ -94,3 +110,11 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}: tensors have the unsupported type {error}. Convert them to F32."
         ) from error
+
+
+def _to_array(tensor: Mapping[str, Any]) -> np.ndarray:
+    """Return a tensor of a safetensors file; bfloat16, which NumPy lacks, becomes float32."""
+    if tensor["dtype"] == "BF16":
+        halves = np.frombuffer(tensor["data"], "<u2").astype("<u4")
+        return (halves << 16).view("<f4").reshape(tensor["shape"])
+    return np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])

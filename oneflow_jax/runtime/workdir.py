@@ -4,6 +4,7 @@
 |---------------------|---------------------------------------------------------------------|
 | config.json         | the resolved configuration                                          |
 | tokenizer.model     | the SentencePiece model                                             |
+| tokenizer.json      | in its place, the tokenizer of a pretrained language model          |
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
 | source.json         | custom data: fingerprint of the documents that the run trains on    |
 | finetune.json       | fine-tuning: the start model, and the tokens that were added to it  |
@@ -39,6 +40,8 @@ from oneflow_jax.runtime import distributed, path_keys, renamed_keys, storage
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
+PRETRAINED_TOKENIZER = "tokenizer.json"
+TOKENIZERS = (TOKENIZER, PRETRAINED_TOKENIZER)
 LATENTS = "latents.json"
 SOURCE = "source.json"
 FINETUNE = "finetune.json"
@@ -125,6 +128,14 @@ DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
     "data.character_coverage": 1.0,
     "data.overflow": "error",
     "model.attention": "xla",
+    "model.embed_projection": True,
+    "model.tied_embeddings": False,
+    "model.qk_norm": True,
+    "model.qkv_bias": False,
+    "model.norm_eps": 1e-6,
+    "model.rope_layout": "axial",
+    "model.rope_theta": 10_000.0,
+    "model.rope_scaling": (),
     "sampling.preview_every": 0,
     "sampling.top_k": 0,
     "evaluation.loss_documents": 0,
@@ -154,8 +165,8 @@ def check_config(
     Args:
         workdir: folder of the run.
         config: configuration to compare.
-        may_write: whether to delete `tokenizer.model` and `latents.json` from the folder, if they
-            were made for another configuration and the run has no checkpoint yet.
+        may_write: whether to delete the tokenizer and `latents.json` from the folder, if they were
+            made for another configuration and the run has no checkpoint yet.
 
     Raises:
         UserError: the folder belongs to a run with another configuration.
@@ -182,8 +193,13 @@ def check_config(
         return
     if changed or (not trained and old.get("init_from") != config.get("init_from")):
         # The tokenizer and the latents were made with the old values, or with another `init_from`.
-        (workdir / TOKENIZER).unlink(missing_ok=True)
-        (workdir / LATENTS).unlink(missing_ok=True)
+        delete_derived(workdir)
+
+
+def delete_derived(workdir: epath.Path) -> None:
+    """Delete the tokenizer and the statistics of latents of a run."""
+    for name in (*TOKENIZERS, LATENTS):
+        (workdir / name).unlink(missing_ok=True)
 
 
 def has_checkpoints(workdir: epath.Path) -> bool:
@@ -244,7 +260,7 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
         field: the flag or key that contains the path, for the message.
 
     Raises:
-        UserError: the folder has no configuration.
+        UserError: the folder has no configuration, or that of a model of another project.
     """
     path = workdir / CONFIG
     if not path.exists():
@@ -253,6 +269,11 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
             "--config to train."
         )
     config = ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
+    if "architectures" in config:
+        raise UserError(
+            f"{field}={workdir}: this is a model in Hugging Face's layout. Convert a language "
+            f"model with oneflow import {workdir} --output=FOLDER, and give FOLDER."
+        )
     if is_export(workdir) and "path" in config.codec and (workdir / CODEC).exists():
         config.codec.path = str(workdir / CODEC)
     return config

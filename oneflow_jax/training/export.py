@@ -1,10 +1,11 @@
 """Export of a run: the files that sampling needs, in about a tenth of the run's size.
 
     <folder>/config.json           the resolved configuration
-    <folder>/tokenizer.model       the SentencePiece model
+    <folder>/tokenizer.model       the SentencePiece model, or tokenizer.json (`build.tokenizers`)
     <folder>/latents.json          mean and std of the latents, if the codec has an autoencoder
     <folder>/codec/                the autoencoder, if the codec has one, in the layout of diffusers
-    <folder>/weights.safetensors   the EMA parameters in float16, by parameter name
+    <folder>/weights.safetensors   the EMA parameters in float16, by parameter name; in float32 if
+                                   the export is an imported language model
 
 A run's folder has `checkpoints/` instead of `weights.safetensors`. Sampling and evaluation read
 both kinds of folder. Training cannot resume in an export, but a new run can initialize from an
@@ -82,7 +83,7 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     if workdir.is_export(output) and (output / workdir.CODEC).exists():
         (output / workdir.CODEC).rmtree()
-    for name in (workdir.TOKENIZER, workdir.LATENTS):
+    for name in (*workdir.TOKENIZERS, workdir.LATENTS):
         if (run_dir / name).exists():
             workdir.write_atomically(output / name, (run_dir / name).read_bytes())
         else:
@@ -92,6 +93,22 @@ def export(
     workdir.save_config(output, config)
     path = output / workdir.WEIGHTS
     workdir.write_atomically(path, safetensors.numpy.save(halves, {"name": config.name}))
+    return path
+
+
+def write_unrounded(config: workdir.Config, output: epath.Path, params: PyTree) -> epath.Path:
+    """Write an export whose parameters keep their precision; return the path of the weights.
+
+    Args:
+        config: the configuration of the model.
+        output: the folder to write, which has the tokenizer.
+        params: the parameters, in one process.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    arrays = {name: np.ascontiguousarray(jax.device_get(value)) for name, value in flat.items()}
+    workdir.save_config(output, config)
+    path = output / workdir.WEIGHTS
+    workdir.write_atomically(path, safetensors.numpy.save(arrays, {"name": config.name}))
     return path
 
 

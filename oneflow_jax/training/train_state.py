@@ -79,6 +79,16 @@ def abstract_state(system: Initializable) -> TrainState:
     )
 
 
+def init_params(system: Initializable) -> PyTree:
+    """Return the initial parameters alone, without the other arrays of a training state."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, system.abstract_state.params)
+    with sharding.mesh_context(system.mesh):
+        init = jax.jit(
+            lambda key: sharding.unbox(system.init_state(key)).params, out_shardings=shardings
+        )
+        return init(jax.random.key(system.loop_config.seed))
+
+
 def init_sharded(system: Initializable) -> TrainState:
     """Return the initial state; each device creates only its own shards."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, system.abstract_state)

@@ -17,6 +17,7 @@ from oneflow_jax.cli import help as help_texts
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
 from tests import runs
+from tests.pretrained import random_language_model
 
 
 @pytest.fixture
@@ -111,11 +112,13 @@ def test_help_of_a_command_names_its_flags_and_gives_examples(name):
 
 
 @pytest.mark.parametrize("name", [n for n, c in commands.COMMANDS.items() if c.mode])
-def test_examples_of_commands_can_be_parsed(name, parse, monkeypatch):
+def test_examples_of_commands_can_be_parsed(name, parse, monkeypatch, tmp_path):
     monkeypatch.chdir(runs.REPOSITORY)
+    model = str(random_language_model.write_model(tmp_path / "model"))
     for example in commands.COMMANDS[name].examples:
         words = [word.strip('"') for word in re.findall(r'[^\s"]*"[^"]*"|\S+', example)]
         words = [re.sub(r'="(.*)', r"=\1", word) for word in words]
+        words = [model if word == "MODEL" else word for word in words]
         line = commands.make_arguments(name, words)
         if not any(map(config_names.FLAG.match, line)):
             line.insert(0, "--config=quickstart")  # The run in --workdir does not exist.
@@ -257,6 +260,13 @@ def test_folder_and_start_model_become_keys(arguments, expected):
 def test_mistyped_arguments_of_finetune(arguments, message):
     with pytest.raises(UserError, match=message):
         commands.make_arguments("finetune", arguments.split())
+
+
+def test_the_folder_of_a_language_model_is_the_argument_of_its_configuration():
+    line = commands.make_arguments("import", ["smollm2", "--output=out"])
+    assert line == ["--mode=import", "--config=language_model:smollm2", "--output=out"]
+    with pytest.raises(UserError, match="folder of the language model is missing"):
+        commands.make_arguments("import", ["--output=out"])
 
 
 def test_a_finetuning_configuration_is_found_by_name(parse, elsewhere):

@@ -57,6 +57,17 @@ def total(outputs):
     return sum(jnp.sum(output**2) for output in outputs.values())
 
 
+def test_parameters_of_language_models_are_counted():
+    size = dataclasses.replace(SIZE, qk_norm=False, qkv_bias=True)
+    net = MODEL.clone(config=size, embed_width=256, embed_projection=False, tied_embeddings=True)
+    embeds = view(1, 4).replace(embeds=jnp.zeros((1, 4, 256)))
+    params = jax.eval_shape(net.init, jax.random.key(0), embeds)["params"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(nn.unbox(params)))
+    network = flops.from_model(net, CHANNELS)
+    assert network.num_parameters == count
+    assert network.weight_bytes(1) == 2 * count  # The tied head reads all token embeddings.
+
+
 def test_every_weight_of_a_network_of_ones_counts():
     # A layer has 4 projections (q, k, v, out), scores and weighted sum over 5 keys, 3 MLP matrices.
     # Outside of layers there are tokens, patches, 256 sinusoids, the time's second matrix, the
@@ -77,6 +88,10 @@ def test_from_model_reads_the_shape():
         "channels": 48,
         "outputs": 548,
         "likelihood_heads": 0,
+        "num_biases": 0,
+        "qk_norm": True,
+        "embed_projection": True,
+        "tied_outputs": 0,
         "towers": 1,
     }
 

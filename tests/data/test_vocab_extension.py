@@ -3,9 +3,10 @@
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
-from oneflow_jax.data import vocab, vocab_extension
+from oneflow_jax.data import pretrained_vocab, vocab, vocab_extension
 from oneflow_jax.errors import UserError
 from tests import tiny
+from tests.pretrained import random_language_model
 
 LIMITS = vocab_extension.Limits(max_tokens=100, min_word_count=3, character_coverage=1.0)
 TEXTS = ["a zeppelin \u00f1"] * 3 + ["a quokka"] * 2
@@ -93,3 +94,16 @@ def test_a_tokenizer_that_extends_another_one_is_refused():
     other = vocab.train_sentencepiece(["a cat and a dog"] * 3, 40)
     with pytest.raises(UserError, match=r"does not extend.*another --workdir"):
         vocab_extension.list_added(tiny.vocabulary(), other)
+
+
+def test_the_tokens_of_a_language_model_stay(tmp_path):
+    random_language_model.make_tokenizer("llama").save(str(tmp_path / "tokenizer.json"))
+    start = pretrained_vocab.PretrainedVocab.load(tmp_path / "tokenizer.json")
+    limits = vocab_extension.Limits(max_tokens=9, min_word_count=1, character_coverage=1.0)
+    extended = vocab_extension.extend(start, ["a zeppelin"] * 9, limits)
+    assert extended == start
+    assert vocab_extension.split_added(start, extended) == []
+    other = vocab.train_sentencepiece(["a cat and a dog"] * 3, 40)
+    for pair in ((other, start), (start, other)):
+        with pytest.raises(UserError, match="does not extend that of its start model"):
+            vocab_extension.list_added(*pair)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneflow_jax.nn import layers
+from oneflow_jax.nn import layers, rope
 
 
 def make_positions(*triples):
@@ -13,18 +13,18 @@ def make_positions(*triples):
 
 def rope_scores(query, key, position):
     """Rotate queries and keys, and return all dot products, `[L L]`."""
-    rotation = layers.rope_angles(position, query.shape[-1])
-    query, key = layers.apply_rope(query, rotation), layers.apply_rope(key, rotation)
+    rotation = rope.Rope().angles(position, query.shape[-1])
+    query, key = rope.apply(query, rotation), rope.apply(key, rotation)
     return jnp.einsum("blha,bmha->lm", query, key)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_rope_at_large_positions(dtype):
     """Check that angles are float32: bfloat16 cannot represent 257."""
-    cos, sin = layers.rope_angles(make_positions((256, 0, 0), (257, 0, 0)), 16)
+    cos, sin = rope.Rope().angles(make_positions((256, 0, 0), (257, 0, 0)), 16)
     assert cos.dtype == sin.dtype == jnp.float32
     x = jnp.ones((1, 2, 1, 16), dtype)
-    turned = layers.apply_rope(x, (cos, sin)).astype(jnp.float32)
+    turned = rope.apply(x, (cos, sin)).astype(jnp.float32)
     assert jnp.abs(turned[:, 0] - turned[:, 1]).max() > 0.3
 
 
@@ -42,7 +42,7 @@ def test_rope_scores_depend_on_distances_only(axis):
 
 def test_rope_preserves_norms_and_position_zero():
     x = jax.random.normal(jax.random.key(0), (1, 2, 3, 16))
-    turned = layers.apply_rope(x, layers.rope_angles(make_positions((0, 0, 0), (5, 2, 3)), 16))
+    turned = rope.apply(x, rope.Rope().angles(make_positions((0, 0, 0), (5, 2, 3)), 16))
     np.testing.assert_allclose(turned[:, 0], x[:, 0], atol=1e-6)
     np.testing.assert_allclose(
         jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5

@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,32 @@ def test_logits_of_the_likelihood_objective_start_from_the_posterior_of_one_toke
     log_z = np.logaddexp.reduce(logits, axis=1, keepdims=True)
     expected_log_z = np.logaddexp.reduce(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(logits - log_z, expected - expected_log_z, atol=2e-3)
+
+
+def test_keys_of_language_models_change_the_parameters():
+    """Check which parameters exist; tests/parity compares the outputs with transformers."""
+    net = tiny.network(qk_norm=False, qkv_bias=True, rope_layout="mrope").clone(
+        embed_width=32, embed_projection=False, tied_embeddings=True
+    )
+    view = make_view()
+    view = view.replace(embeds=jnp.tile(view.embeds, 2))
+    params = nn.unbox(jax.eval_shape(net.init, jax.random.key(0), view)["params"])
+    assert {"text_in", "outputs_text_logits"}.isdisjoint(params)
+    attention = params["backbone"]["blocks"]["attention"]
+    assert set(attention) == {"query", "key", "value", "out"}
+    assert {name for name, tree in attention.items() if "bias" in tree} == {"query", "key", "value"}
+    assert attention["query"]["bias"].shape == (2, 2, 16)
+
+
+def test_a_tied_head_multiplies_with_the_token_embeddings():
+    net = tiny.network().clone(embed_width=32, tied_embeddings=True)
+    view = make_view()
+    view = view.replace(embeds=jnp.tile(view.embeds, 2))
+    params = nn.unbox(jax.jit(net.init)(jax.random.key(0), view)["params"])
+    moved = params | {"rows": params["rows"].at[7].multiply(2)}
+    before, after = (net.apply({"params": tree}, view)["text_logits"] for tree in (params, moved))
+    np.testing.assert_allclose(after[..., 7], 2 * before[..., 7], rtol=1e-5)
+    np.testing.assert_array_equal(jnp.delete(after, 7, -1), jnp.delete(before, 7, -1))
 
 
 def test_no_gradient_flows_through_the_likelihood():

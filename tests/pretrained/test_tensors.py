@@ -1,5 +1,7 @@
+import json
 import struct
 
+import ml_dtypes
 import numpy as np
 import pytest
 from etils import epath
@@ -10,6 +12,13 @@ from oneflow_jax.pretrained.tensors import TensorFile
 from tests.pretrained import torch_zip
 
 FILE_NAMES = ("a.safetensors", "a.pth")
+
+
+def write_raw(path, dtype, data):
+    """Write a safetensors file with one tensor `w` of 4 numbers, of any type."""
+    values = {"dtype": dtype, "shape": [4], "data_offsets": [0, len(data)]}
+    header = json.dumps({"w": values}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
 
 
 def write_tensors(folder, name, tensors):
@@ -58,10 +67,18 @@ def test_files_that_cannot_be_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"cut\.safetensors: truncated"):
         TensorFile(path)
-    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(UserError, match=r"type 'BF16'\. Convert them to F32"):
+    write_raw(path, "F8_E4M3", bytes(4))
+    with pytest.raises(UserError, match=r"type 'F8_E4M3'\. Convert them to F32"):
         TensorFile(path)
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    path = epath.Path(tmp_path) / "a.safetensors"
+    values = np.array([1 / 3, -1e30, 0, 2], ml_dtypes.bfloat16)
+    write_raw(path, "BF16", values.tobytes())
+    value = TensorFile(path).pop("w", (4,))
+    assert value.dtype == np.float32
+    np.testing.assert_array_equal(value, values.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)

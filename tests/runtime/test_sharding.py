@@ -101,6 +101,7 @@ def test_every_transformer_configuration_has_a_golden_file():
     files = {path.stem for path in pathlib.Path(codec.__file__).parent.glob("*.py")}
     of_the_same_models = {
         "finetune",
+        "language_model",
         "model_sizes",
         "gpu",
         "tpu",

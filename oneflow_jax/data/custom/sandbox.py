@@ -26,6 +26,7 @@ FILES_OF_OWN_FOLDERS = (
     (storage.MARKER,),
     ("config.json", "tokenizer.model", ".lock"),
     ("config.json", "tokenizer.model", "weights.safetensors"),
+    ("config.json", "tokenizer.json", "weights.safetensors"),
 )
 """Files that mark a folder of this program, of a run of an earlier version, or of an export."""
 

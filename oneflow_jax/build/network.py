@@ -1,0 +1,55 @@
+"""Builder of the network from a configuration."""
+
+import jax.numpy as jnp
+import ml_collections
+
+from oneflow_jax.build import paradigms
+from oneflow_jax.errors import UserError
+from oneflow_jax.nn import backbone, two_tower
+from oneflow_jax.nn.model import Model
+from oneflow_jax.paradigms import base
+
+
+def make_model(
+    config: ml_collections.ConfigDict, vocab_size: int, paradigm: base.Paradigm
+) -> Model:
+    """Build the network.
+
+    Raises:
+        UserError: sizes contradict each other.
+    """
+    sizes = config.model.to_dict()
+    embedding = {
+        name: sizes.pop(name) for name in ("embed_width", "embed_projection", "tied_embeddings")
+    }
+    _check_embedding(sizes["width"], **embedding)
+    kv_heads = sizes["kv_heads"]
+    for name, divisor, label in (
+        ("head_width", 8, "8"),
+        ("heads", kv_heads, f"model.kv_heads={kv_heads}"),
+    ):
+        if sizes[name] % divisor:
+            raise UserError(
+                f"model.{name}={sizes[name]}: not a multiple of {label}. Give a multiple."
+            )
+    size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
+    make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
+    return make(
+        config=size,
+        vocab=vocab_size,
+        heads=paradigm.heads,
+        attention_pattern=paradigm.attention_pattern,
+        has_flow_map=config.paradigm.flow_map,
+        **embedding,
+    )
+
+
+def _check_embedding(
+    width: int, embed_width: int, *, embed_projection: bool, tied_embeddings: bool
+) -> None:
+    if embed_width != width and (tied_embeddings or not embed_projection):
+        raise UserError(
+            f"model.embed_width={embed_width}: with model.embed_projection={embed_projection} and "
+            f"model.tied_embeddings={tied_embeddings}, it must equal model.width={width}. Set it "
+            "to this width."
+        )
