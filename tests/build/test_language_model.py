@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("language") / "model"
     random_language_model.write_model(folder, "llama3")
     config = config_file.get_config(str(folder))
-    config.data.sequence_length = 32
+    config.data.sequence_length = 64
     import_run.import_language_model(config.lock(), epath.Path(folder.parent / "imported"))
     return folder
 
