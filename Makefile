@@ -4,6 +4,7 @@ RUN := .venv/run
 TEST := .venv/test
 PARITY := .venv/parity
 AOT := .venv/aot
+BEAM := .venv/beam
 TESTS_NEED := requirements.txt requirements-test.txt requirements-metrics.txt requirements-data.txt \
 	requirements-cloud.txt requirements-demo.txt requirements-docs.txt requirements-serve.txt
 DEMO := .venv/demo
@@ -12,7 +13,7 @@ DOCS := .venv/docs
 # Folders of runs that the demo offers first; it also offers the shipped model and those in runs/.
 RUNS ?=
 
-.PHONY: quickstart emoji-styles demo docs notebook test test-fast parity aot lint clean
+.PHONY: quickstart emoji-styles demo docs notebook test test-fast parity aot beam lint clean
 
 quickstart: $(RUN)/ready
 	$(RUN)/bin/python -m oneflow_jax.main --config=configs/quickstart.py
@@ -43,6 +44,12 @@ parity: $(PARITY)/ready
 
 aot: $(AOT)/ready
 	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest tests/aot
+
+# Preparation of own data by Apache Beam, in an environment of its own: Beam asks for older versions of
+# packages that the tests use.
+beam: $(BEAM)/ready
+	$(BEAM)/bin/python -m pytest -n 2 -k 'beam or engine or bucket' \
+		tests/data/beam tests/cloud/test_own_data.py tests/benchmarks/test_benchmarks.py
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
@@ -85,6 +92,13 @@ $(AOT)/ready: $(TESTS_NEED) requirements-aot.txt requirements-aot-gpu.txt
 	$(AOT)/bin/pip install --quiet --upgrade pip
 	$(AOT)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
 		-r requirements-aot.txt -r requirements-aot-gpu.txt
+	touch $@
+
+$(BEAM)/ready: $(TESTS_NEED) requirements-beam.txt
+	$(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/pip install --quiet --upgrade pip
+	$(BEAM)/bin/pip install --quiet -r requirements.txt -r requirements-test.txt \
+		-r requirements-beam.txt
 	touch $@
 
 clean:

@@ -59,9 +59,9 @@ def _run_mode(name: str, arguments: tuple[str, ...]) -> None:
 def _format_configurations(*arguments: str) -> str:
     if not arguments:
         return help_texts.format_configurations()
-    from oneflow_jax import main as program
+    from oneflow_jax.cli import configuration
 
-    return program.format_config(["oneflow", f"--config={arguments[0]}", *arguments[1:]])
+    return configuration.format_config(["oneflow", f"--config={arguments[0]}", *arguments[1:]])
 
 
 def _print(text: str) -> None:

@@ -42,6 +42,7 @@ from oneflow_jax.nn import unstack
 from oneflow_jax.samplers import ode
 from tests import runs
 from tests.data import small_style_packages
+from tests.data.beam import needs_beam
 
 SPREAD = {"median", "low", "high"}
 
@@ -163,6 +164,7 @@ def test_input_writes_its_rates(tmp_path):
     assert set(results["reading"]["a step by a batch"]) == SPREAD
 
 
+@needs_beam
 def test_engines_are_compared_on_equal_documents(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(runs.REPOSITORY))
     path = tmp_path / "engines.json"

@@ -7,6 +7,7 @@ import pytest
 from oneflow_jax.data.beam import engine
 from oneflow_jax.data.custom import bucket, prepare, store
 from oneflow_jax.errors import UserError
+from tests.data.beam import needs_beam
 from tests.data.beam.test_engine import describe_stats, read_documents
 from tests.data.custom import changing_source, examples
 
@@ -67,6 +68,7 @@ def test_changed_objects_are_prepared_again(tmp_path, remote):
     assert any(b"text 99" in record for record in texts)
 
 
+@needs_beam
 def test_workers_write_shards_to_a_bucket(tmp_path, remote):
     settings = examples.settings(examples.write_jsonl(tmp_path / "own"))
     copy(tmp_path / "own", remote / "own")

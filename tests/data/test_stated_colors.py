@@ -163,7 +163,7 @@ def test_truncated_chunk_is_counted():
     if int(PIL.__version__.split(".")[0]) < 13:
         assert decode(data)[1] == {"unusable color profile"}
         return
-    with pytest.raises(DataError, match=r"damaged picture \(ValueError: Truncated cHRM chunk\)"):
+    with pytest.raises(DataError, match="Truncated cHRM chunk"):
         decode(data)
 
 

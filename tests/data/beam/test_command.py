@@ -8,8 +8,11 @@ from oneflow_jax.data.custom import prepare
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
 from tests import runs
+from tests.data.beam import needs_beam
 from tests.data.beam.test_engine import in_this_process  # noqa: F401 - a fixture
 from tests.data.custom import changing_source, examples
+
+pytestmark = needs_beam
 
 
 @pytest.mark.parametrize(

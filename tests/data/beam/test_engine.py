@@ -18,8 +18,11 @@ from oneflow_jax.data.beam import engine
 from oneflow_jax.data.custom import jsonl, manifest, prepare, sample, shard, store, worker_pool
 from oneflow_jax.errors import UserError
 from tests import runs, tiny
+from tests.data.beam import needs_beam
 from tests.data.custom import changing_source, examples
 from tests.data.custom.test_worker_pool import COMMAND, repository_environment  # noqa: F401 - used
+
+pytestmark = needs_beam
 
 SHARD_BYTES = 4_000  # so that a few hundred small documents have several shards
 
@@ -209,6 +212,7 @@ import sys, time
 from oneflow_jax.data.beam import engine
 from oneflow_jax.data.custom import prepare
 from tests.data.custom import examples
+
 engine._complete = lambda *values: time.sleep(999)
 direct = engine.BeamEngine("DirectRunner", shard_bytes=4_000)
 prepare.prepare(examples.settings(sys.argv[1]), sys.argv[2], 1, engine=direct)

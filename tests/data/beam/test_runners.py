@@ -11,7 +11,10 @@ from oneflow_jax.cli import flags
 from oneflow_jax.data.beam import engine, runners
 from oneflow_jax.data.custom import manifest
 from oneflow_jax.errors import UserError
+from tests.data.beam import needs_beam
 from tests.data.custom import examples
+
+pytestmark = needs_beam
 
 
 def test_options_pass_through():
