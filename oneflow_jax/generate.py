@@ -377,7 +377,8 @@ def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layou
     if not gaps:
         raise UserError(
             f"The prompt {prompt.text()!r} has no gap to fill: write <image> or <text> where "
-            "something is to be generated, or give the document to --edit to edit all of it."
+            "something is to be generated. To revise a finished document, edit it (on the command "
+            "line: --edit)."
         )
     row = layout.prompt_row(prompt)
     spelling.log_folded(layout.vocab, prompt)

@@ -98,7 +98,11 @@ class Document:
         Raises:
             UserError: the path has another ending.
         """
-        path = output_path.prepare(path, (".html", ".png", ".md"))
+        path = output_path.prepare(
+            path,
+            (".html", ".png", ".md"),
+            "TrajectoryViewer(list(model.stream(prompt))).save writes animations (.gif, .webp).",
+        )
         if path.suffix == ".html":
             page = markup.render_page(self.text, markup.render_parts(self.parts))
             path.write_text(page, encoding="utf-8")

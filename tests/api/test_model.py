@@ -348,6 +348,10 @@ def test_documents_have_an_html_representation(tmp_path):
     assert str(document) == r"1 \< 2 & red <image:4x4> <text:3>"
     with pytest.raises(of.UserError, match=r"path='red.jpg': .*\.html, \.png, \.md"):
         document.save("red.jpg")
+    with pytest.raises(
+        of.UserError, match=r"TrajectoryViewer.* writes animations \(\.gif, \.webp\)"
+    ):
+        document.save("red.gif")
     with pytest.raises(dataclasses.FrozenInstanceError):
         document.parts = ()
 

@@ -247,6 +247,26 @@ def test_errors_of_the_server_are_shown(browser, address):
     assert [text for text in complaints if "status of 400" not in text] == []
 
 
+def test_a_refused_request_keeps_the_lines_above_the_earlier_documents(browser, address):
+    tab, _ = open_tab(browser, address)  # Chromium reports the status of the answer.
+    wait_until_finished(tab)
+    editor(tab).fill("a long fox <image>")
+    generate(tab)
+    expect(tab.locator("#problem")).to_contain_text("too long")
+    expect(tab.locator("#origin")).to_contain_text("Example, made by the model shipped")
+    expect(tab.locator("#outcome")).to_contain_text("NFE 6")
+    tab.context.close()
+
+
+def test_a_message_disappears_when_the_document_changes(tab):
+    wait_until_finished(tab)
+    editor(tab).fill("a red fox")
+    generate(tab)
+    expect(tab.locator("#problem")).to_contain_text("The document has no gap")
+    button(tab, "+ image").click()
+    expect(tab.locator("#problem")).to_be_empty()
+
+
 def test_warnings_are_shown_with_the_documents(tab):
     wait_until_finished(tab)
     editor(tab).fill("redd <image>")
@@ -383,6 +403,19 @@ def test_a_phone_scrolls_to_the_result(browser, address):
     wait_until_finished(tab)
     top = tab.locator("#results").bounding_box()["y"]
     assert 0 <= top < 100
+    tab.context.close()
+    assert complaints == []
+
+
+def test_a_touch_screen_shows_whole_seeds_and_one_row_of_buttons(browser, address):
+    tab, complaints = open_tab(browser, address, reduced_motion="reduce", has_touch=True)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    wait_until_finished(tab)
+    assert tab.evaluate("matchMedia('(pointer: coarse)').matches")
+    rows = tab.locator(".card-actions").first.get_by_role("button").all()
+    assert len({row.bounding_box()["y"] for row in rows}) == 1
+    tab.locator("#seed").fill("2147483647")
+    assert tab.locator("#seed").evaluate("field => field.scrollWidth <= field.clientWidth")
     tab.context.close()
     assert complaints == []
 

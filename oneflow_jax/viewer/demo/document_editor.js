@@ -157,14 +157,16 @@ class DocumentEditor {
   }
 
   async insertFiles(files) {
+    const errors = [];
     for (const file of files) {
       try {
         this.insert(makeThumbnail(await readImage(file), file.name));
       } catch (error) {
-        this.fail(error);
+        errors.push(error);
       }
     }
-    this.finish();
+    this.finish(); // first, because a change removes earlier messages
+    for (const error of errors) this.fail(error);
   }
 
   finish() {

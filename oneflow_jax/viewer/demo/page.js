@@ -44,18 +44,26 @@ const results = {
   /**
    * Sends a request and shows its documents; returns whether all went well.
    *
-   * `describe(index)` returns what LiveStory needs, and `mount(stories)` adds their cards.
+   * `describe(index)` returns what LiveStory needs, and `mount(stories)` adds their cards. Until the
+   * first state arrives, the page keeps the earlier documents, so a request without states restores
+   * the lines above them.
    */
   async run(send, describe, mount) {
     this.controller?.abort();
     const controller = (this.controller = new AbortController());
+    const outcome = [...byId("outcome").children];
+    let mounted = false;
+    const mountNew = (stories) => {
+      mounted = true;
+      mount(stories);
+    };
     problem.clear();
     byId("outcome").replaceChildren();
     this.showBusy(true);
     byId("documents").classList.add("stale");
     progress.show("Sending the request ...");
     try {
-      const done = await this.follow(readEvents(await send(controller.signal)), describe, mount);
+      const done = await this.follow(readEvents(await send(controller.signal)), describe, mountNew);
       this.report(done);
       return true;
     } catch (error) {
@@ -65,6 +73,7 @@ const results = {
       if (this.controller === controller) {
         this.showBusy(false);
         byId("documents").classList.remove("stale");
+        if (!mounted) byId("outcome").replaceChildren(...outcome);
         progress.hide();
       }
     }
@@ -149,11 +158,15 @@ const results = {
       return problem.show(error);
     }
     history.replaceState(null, "", form.link(body));
-    showOrigin(`Model ${body.model}, seed ${body.seed}, ${body.steps} steps:`, form.editor.parts());
     reveal(byId("results"));
     const { prompt, model, seed, steps } = body;
+    const parts = form.editor.parts();
     const describe = (at) => ({ title: `Document ${at + 1}`, prompt, settings: texts({ prompt, model, seed, steps }) });
-    if (await this.run((signal) => post("v1/generate", body, signal), describe, this.mountAll)) this.last = JSON.stringify(body);
+    const mount = (stories) => {
+      showOrigin(`Model ${model}, seed ${seed}, ${steps} steps:`, parts);
+      this.mountAll(stories);
+    };
+    if (await this.run((signal) => post("v1/generate", body, signal), describe, mount)) this.last = JSON.stringify(body);
   },
 
   /** Lets the model revise the parts of a card; `change` is the fraction that it may change. */

@@ -6,7 +6,7 @@ const form = {
   editor: null,
 
   begin() {
-    this.editor = new DocumentEditor(byId("editor"), { fail: problem.show });
+    this.editor = new DocumentEditor(byId("editor"), { fail: problem.show, change: problem.clear });
     for (const button of document.querySelectorAll("[data-gap]")) if (button.closest(".toolbar")) button.addEventListener("click", () => this.editor.insertGap(button.dataset.gap));
     byId("add-file").addEventListener("click", () => byId("files").click());
     byId("files").addEventListener("change", (event) => {
