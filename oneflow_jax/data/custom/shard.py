@@ -59,7 +59,7 @@ def write_shard(
             split = assign_split(document, manifest.settings.heldout_fraction)
             for piece in _split_document(document, raw.location, tally):
                 writers[split].write(records.serialize(piece))
-                tally.add_kept(piece, split)
+                tally.add_kept(piece, split, raw.location)
     for split, writer in writers.items():
         writer.close()
         drafts[split].replace(manifest.shard_path(split, number))

@@ -356,3 +356,13 @@ def test_texts_that_do_not_fit_are_named(usage, expected):
     stats.contents["text and image"] = 3
     assert "".join(notices.list_notices(stats, usage)).startswith(expected)
     assert bool(notices.list_notices(stats, usage)) == bool(expected)
+
+
+def test_incomplete_documents_are_named(tmp_path):
+    files = {f"{n}.txt": f"cat {n}" for n in range(NUM_DOCUMENTS)}
+    whole = files | {f"{n}.png": RED for n in range(NUM_DOCUMENTS)}
+    stats = prepare_folder(tmp_path / "own", whole | {"alone.png": RED, "text.txt": "blue"})
+    assert notices.list_notices(stats, {}) == [
+        "Documents without text: 1 of 22, such as alone.",
+        "Documents without an image: 1 of 22, such as text.",
+    ]
