@@ -98,6 +98,7 @@ def run(
         state = restore_or_init(system, checkpoints, data)
         train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
         losses, document_losses = system.eval_losses(), system.document_losses()
+        _log_start(int(state.step) + 1, settings.steps)
         report = reporter.Reporter(system, folder, int(state.step))
         for number in range(int(state.step) + 1, settings.steps + 1):
             with report.data_wait():
@@ -146,6 +147,17 @@ def restore_or_init(
     )
     logging.info("Resuming from step %d.", checkpoints.latest_step)
     return state
+
+
+def _log_start(first: int, last: int) -> None:
+    """Log from which step to which the loop trains, and why it is slow at first."""
+    if first <= last:
+        logging.info(
+            "Training begins with step %d of %d. The first step and the first evaluation take "
+            "longer than later ones, because they compile their programs.",
+            first,
+            last,
+        )
 
 
 def jit_train_step(

@@ -173,3 +173,14 @@ def test_too_long_training_document_is_reported(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"data.sequence_length=6"):
         next(iter(system.train_batches()))
     assert toy.Toy()[0].text()
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [(0, "Training begins with step 1 of"), (9, "with step 10 of 10."), (10, "")],
+)
+def test_the_first_step_is_announced(start, message, caplog):
+    caplog.set_level("INFO")
+    loop._log_start(start + 1, 10)
+    assert message in caplog.text
+    assert bool(caplog.text) == bool(message)

@@ -33,6 +33,9 @@ from oneflow_jax.runtime import metric_writer, storage
 MAX_ATTEMPTS = 3
 """Maximum number of attempts to prepare data if files change during the preparation."""
 
+_NO_SPLIT_ADVICE = (
+    "Give more documents, or another fraction, for example --config.source.heldout_fraction=0.2."
+)
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
 
@@ -187,7 +190,7 @@ def _list_source(
         )
         return last.folder
     if settings.format == "auto":
-        logging.info("source.format=auto: the format of %s is %r.", settings.path, known)
+        metric_writer.log_once("source.format=auto: the format of %s is %r.", settings.path, known)
     return detected, units
 
 
@@ -305,7 +308,7 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
             f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="
             f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}"
             f"{_describe_left_out(manifest.settings, total)}). "
-            f"{notices.describe_unread(total) or 'Give more documents, or another fraction.'}"
+            f"{notices.describe_unread(total) or _NO_SPLIT_ADVICE}"
         )
     infos = [
         tfds.core.SplitInfo(
