@@ -98,7 +98,6 @@ def run(
         state = restore_or_init(system, checkpoints, data)
         train_step = profiler.ProfiledStep(jit_train_step(system), folder, settings.profile_steps)
         losses, document_losses = system.eval_losses(), system.document_losses()
-        _log_start(int(state.step) + 1, settings.steps)
         report = reporter.Reporter(system, folder, int(state.step))
         for number in range(int(state.step) + 1, settings.steps + 1):
             with report.data_wait():
@@ -139,6 +138,7 @@ def restore_or_init(
     if checkpoints.latest_step is None:
         state = system.initialize_from(train_state.init_sharded(system))
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
+        _log_start(1, system.loop_config.steps)
         return state
     state = checkpoints.restore(
         system.abstract_state,
@@ -146,6 +146,7 @@ def restore_or_init(
         skip_damaged=system.loop_config.skip_damaged,
     )
     logging.info("Resuming from step %d.", checkpoints.latest_step)
+    _log_start(checkpoints.latest_step + 1, system.loop_config.steps)
     return state
 
 

@@ -59,7 +59,7 @@ def test_folder_needs_only_the_source_path(cli, own_data, tmp_path, capsys):
     assert "&lt;script&gt;.png" in page
     assert "<script>" not in page
     assert (tmp_path / "run" / "data_report.png").read_bytes().startswith(b"\x89PNG")
-    assert "Documents dropped, of 43, by reason: malformed line (1), no picture left (1)." in page
+    assert "Documents dropped, of 43, by reason: malformed line (1), no image left (1)." in page
     assert f"{split[0]['laid out whole']} of {split[0]['documents']} documents fit a row" in page
 
 

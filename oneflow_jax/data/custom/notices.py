@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from oneflow_jax.data.custom.errors import SEPARATED
+from oneflow_jax.data.custom.errors import SEPARATED, format_reason
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_LISTED = 8
@@ -27,8 +27,8 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
         _describe_contents(stats),
         _describe_incomplete(stats, "only images", "text"),
         _describe_incomplete(stats, "only text", "an image"),
-        _list_counts(stats.dropped, f"Documents dropped, of {stats.seen:,}, by reason"),
-        _list_counts(stats.lost, "Images and texts dropped, by reason"),
+        _list_reasons(stats.dropped, f"Documents dropped, of {stats.seen:,}, by reason"),
+        _list_reasons(stats.lost, "Images and texts dropped, by reason"),
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
         describe_unread(stats),
@@ -125,6 +125,10 @@ def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
         else ". To use other fields, set source.columns."
     )
     return f"In {count:,} of {stats.seen:,} documents: {note}{advice}"
+
+
+def _list_reasons(counts: Mapping[str, int], title: str) -> str:
+    return _list_counts({format_reason(name): count for name, count in counts.items()}, title)
 
 
 def _list_counts(counts: Mapping[str, int], title: str) -> str:

@@ -22,6 +22,7 @@ from oneflow_jax.data.custom import (
     worker_pool,
 )
 from oneflow_jax.data.custom import manifest as manifest_lib
+from oneflow_jax.data.custom.errors import format_reason
 from oneflow_jax.data.custom.fingerprint import SourceChanged, SourceFiles
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
@@ -302,7 +303,9 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
     if empty:
         counts = total.dropped + total.lost
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        reasons = ", ".join(
+            f"{count} {format_reason(reason)}" for reason, count in counts.most_common()
+        )
         raise UserError(
             f"source.path={manifest.settings.path}: {total.documents.total()} documents, none of "
             f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="
