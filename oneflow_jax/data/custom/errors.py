@@ -53,7 +53,7 @@ REPAIRS = {
 
 def format_reason(reason: str) -> str:
     """Return the name of a reason for the user; the names in prepared data have an older word."""
-    return reason.replace("picture", "image")
+    return reason.replace("a picture", "an image").replace("picture", "image")
 
 
 SEPARATED = "the image and the text of one name are not adjacent in the tar file"
