@@ -189,6 +189,7 @@ def test_the_first_step_is_announced(start, message, caplog):
 def test_an_evaluation_logs_its_losses(tmp_path, caplog):
     caplog.set_level("INFO")
     log = report(tmp_path)
+    caplog.clear()  # `report` may have trained a run.
     log.write(2, {"eval/loss_text": 3.3471, "eval/loss_image": 0.43449, "eval/loss": 4.1})
     log.write(4, {"eval/loss_text": 2.0})
     log.write(6, {})
