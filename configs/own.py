@@ -22,6 +22,8 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.batch_size = 16
     config.minutes = 15.0  # time to train, if `steps` is chosen
 
+    config.logging.every = 25  # a short run has about a hundred steps
+
     config.codec.pixels = 32
     config.codec.patch_size = 8
     config.codec.mean = 0.3

@@ -6,6 +6,7 @@ call directly.
 """
 
 import contextlib
+import logging
 import signal
 import sys
 import traceback
@@ -67,6 +68,8 @@ def run(config: ml_collections.ConfigDict) -> None:
     """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
     check_mode()
+    if MODE.value in ("train", "prepare"):
+        logging.info("The folder of the run is %s.", folder)  # The next message takes seconds.
     storage.check_folder(storage.resolve_path(OUTPUT.value or ".", "--output"), "--output")
     if MODE.value == "clean":
         _clean(config)

@@ -44,6 +44,10 @@ def run(
         UserError: the folder has no checkpoint, or a prompt is wrong.
     """
     compilation_cache.enable_user_cache()
+    logging.info(
+        "Sampling documents for %d prompts. The program of the sampler is compiled first.",
+        len(prompts),
+    )
     generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
     return _generate_page(generator, folder, path, prompts, edit=edit)

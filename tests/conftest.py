@@ -42,7 +42,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # This import does not initialize JAX's devices, so the settings above still apply.
 from oneflow_jax import main  # noqa: E402
-from oneflow_jax.runtime import gpu  # noqa: E402
+from oneflow_jax.runtime import gpu, metric_writer  # noqa: E402
 
 # If JAX's CUDA plugin is installed without a GPU, select the CPU; JAX would print an error.
 gpu.configure()
@@ -132,7 +132,7 @@ def _restore_logging():
     yield
     root.setLevel(level)
     for handler in root.handlers.copy():
-        if type(handler) is logging.StreamHandler and handler not in handlers:
+        if type(handler) is metric_writer.ConsoleHandler and handler not in handlers:
             root.removeHandler(handler)
 
 

@@ -68,7 +68,7 @@ def test_wrong_flags(arguments, message_parts, first_flag, parse):
         (["--config=nowhere.py"], ["nowhere.py"]),
         (["--config=configs/tpu_v4.py:large"], ["large", "150M, 1B, 3B, 8B"]),
         (["--mode=sample"], ["--config"]),
-        (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "config.json"]),
+        (["--mode=sample", "--workdir=/nowhere/run"], ["/nowhere/run", "there is no such folder"]),
     ],
 )
 def test_wrong_or_missing_configuration(arguments, message_parts, parse):

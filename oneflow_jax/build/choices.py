@@ -129,17 +129,28 @@ def choose_steps(config: ml_collections.ConfigDict, folder: epath.Path) -> Choic
 
     All processes of the run choose the same number, from the longest time.
     """
+    logging.info(
+        "Measuring the time of a training step, to choose steps for config.minutes=%g. The step is "
+        "compiled first, which can take a minute.",
+        config.minutes,
+    )
     measured = measure_step(system_lib.system(config, folder, "train"))
     seconds = max(distributed.all_gather_json({str(jax.process_index()): measured}).values())
     steps = max(round(60 * config.minutes / seconds), config.optimizer.warmup_steps + 1)
     return steps, f"training takes about {config.minutes:g} minutes ({seconds:.2f} s per step)"
 
 
-def choose_interval(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
-    """Choose the number of steps between evaluations, or between checkpoints."""
+def choose_evaluation_interval(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
+    """Choose the number of steps between evaluations."""
     del folder
     interval = min(max(config.steps // NUM_EVALUATIONS, MIN_INTERVAL), config.steps)
-    return interval, f"the run has {config.steps // interval} of them"
+    return interval, f"the run has {config.steps // interval} evaluations"
+
+
+def choose_checkpoint_interval(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
+    """Choose the number of steps between checkpoints, so that each evaluation has one."""
+    interval, _ = choose_evaluation_interval(config, folder)
+    return interval, "each evaluation has a checkpoint"
 
 
 def measure_step(system: system_lib.System) -> float:
@@ -166,8 +177,8 @@ DATA_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], Ch
 }
 TRAINING_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, epath.Path], Choice]] = {
     "steps": choose_steps,
-    "evaluation.every": choose_interval,
-    "checkpoint.every": choose_interval,
+    "evaluation.every": choose_evaluation_interval,
+    "checkpoint.every": choose_checkpoint_interval,
 }
 """Functions that choose values, in their order: later ones use the values chosen before."""
 

@@ -39,7 +39,7 @@ from oneflow_jax.nn import attention_ops, lora
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms import likelihood as likelihood_lib
-from oneflow_jax.runtime import sharding, workdir
+from oneflow_jax.runtime import metric_writer, sharding, workdir
 from oneflow_jax.shapes import Array, Key, PyTree
 from oneflow_jax.training import (
     document_losses,
@@ -367,4 +367,6 @@ def _check_attention(
         logging.info("mesh.context=%d: training uses ring attention, not model.attention.", count)
     elif implementation == "auto":
         chosen, reason = attention_ops.choose_implementation(problem)
-        logging.info("model.attention='auto': whole rows use %s, because %s.", chosen, reason)
+        metric_writer.log_once(
+            "model.attention='auto': whole rows use %s, because %s.", chosen, reason
+        )

@@ -29,8 +29,8 @@ FLAGS = {
     "model.safetensors and tokenizer.json.",
     "--from": "Start model: the folder of a run or of an export; default: shipped, the package's "
     "model.",
-    "--minutes": "Minutes of training steps, from which the number of steps follows. Default: the "
-    "number of steps is the key steps.",
+    "--minutes": "Minutes of training steps, from which the number of steps follows. Default: 10 "
+    "with FOLDER.",
     "NAME": "Name of the configuration whose keys and values are shown.",
 }
 """Help texts of the flags that are not defined in `cli.flags`."""

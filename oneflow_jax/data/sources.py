@@ -1,7 +1,10 @@
 """Data sets by name. TFDS prepares each of them once, and then reads documents in any order."""
 
+import contextlib
 import dataclasses
 import inspect
+import io
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -142,8 +145,17 @@ def _prepare(
     name: str, data_dir: str | pathlib.Path, settings: Mapping[str, object]
 ) -> tfds.core.DatasetBuilder:
     builder = _BUILDERS[name](data_dir, **settings)
+    if builder.data_path.exists():
+        return builder
+    logging.info(
+        "Preparing the data set %r from packages of this machine, into %s. This happens once.",
+        name,
+        data_dir,
+    )
     try:
-        builder.download_and_prepare()
+        # TFDS prints that it downloads the data set, although nothing is downloaded.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
     except FileExistsError:
         # Another process finished the same preparation first, and wrote the same bytes.
         builder = _BUILDERS[name](data_dir, **settings)

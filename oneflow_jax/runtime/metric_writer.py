@@ -25,9 +25,15 @@ DOCUMENTS_FILE = "document_losses.jsonl"
 
 def setup_logging() -> None:
     """Log messages of this project from level INFO up, and silence the libraries that it uses."""
+    handler = ConsoleHandler()
+    handler.addFilter(_DropRepeats())
     # `force` removes handlers that libraries installed when they were imported.
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[handler],
+        force=True,
     )
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax and TFDS log internals.
     # JAX logs missing platforms; gcsfs and fsspec log the caching of objects.
@@ -37,6 +43,40 @@ def setup_logging() -> None:
         "fsspec",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Writes messages to stderr, above the live progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Clear the live progress bars, write the message, and draw the bars again."""
+        with tqdm.tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+class _DropRepeats(logging.Filter):
+    """Drops a message that `log_once` has logged before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "once", False):
+            return True
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
+
+
+def log_once(message: str, *values: object) -> None:
+    """Log a message of level INFO, unless the process has already logged an equal one this way.
+
+    A run builds its system several times, for example to measure the time of a step before
+    training, and would log its automatic choices each time.
+    """
+    logging.info(message, *values, extra={"once": True})
 
 
 def set_quiet() -> None:

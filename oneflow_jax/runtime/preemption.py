@@ -59,8 +59,8 @@ class StopRequest:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             logging.warning(
-                "Ctrl-C: the run finishes its step and saves a checkpoint. Press Ctrl-C again to "
-                "stop at once, without saving."
+                "Ctrl-C: the run finishes its step, also its evaluation if one is due, and saves a "
+                "checkpoint. Press Ctrl-C again to stop at once, without saving."
             )
         if number == signal.SIGHUP:
             _replace_closed_streams()

@@ -264,10 +264,13 @@ def load_config(workdir: epath.Path, field: str = "--workdir") -> ml_collections
     """
     path = workdir / CONFIG
     if not path.exists():
-        raise UserError(
-            f"{field}={workdir}: there is no {CONFIG} in this folder. Give the folder of a run, or "
-            "--config to train."
+        problem = (
+            f"there is no {CONFIG} in this folder"
+            if workdir.exists()
+            else "there is no such folder"
         )
+        advice = ", or shipped" if field == "--from" else ", or --config to train"
+        raise UserError(f"{field}={workdir}: {problem}. Give the folder of a run{advice}.")
     config = ml_collections.ConfigDict(_lists_to_tuples(_read_config(path)))
     if "architectures" in config:
         raise UserError(

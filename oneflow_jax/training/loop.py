@@ -159,6 +159,7 @@ def restore_or_init(
     if checkpoints.latest_step is None:
         state = system.initialize_from(train_state.init_sharded(system))
         logging.info("%s", parameter_overview.get_parameter_overview(state.params))
+        _log_start(1, system.loop_config.steps)
         return state
     state = checkpoints.restore(
         system.abstract_state,
@@ -167,7 +168,19 @@ def restore_or_init(
         broadcast_min_gb=system.loop_config.broadcast_min_gb,
     )
     logging.info("Resuming from step %d.", checkpoints.latest_step)
+    _log_start(checkpoints.latest_step + 1, system.loop_config.steps)
     return state
+
+
+def _log_start(first: int, last: int) -> None:
+    """Log from which step to which the loop trains, and why it is slow at first."""
+    if first <= last:
+        logging.info(
+            "Training begins with step %d of %d. The first step and the first evaluation take "
+            "longer than later ones, because they compile their programs.",
+            first,
+            last,
+        )
 
 
 def jit_train_step(

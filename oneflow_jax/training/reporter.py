@@ -145,6 +145,8 @@ class Reporter:
             self._writer.write_documents(step, by_document)
             self._history.append((step, by_document))
         self._writer.flush()
+        if losses := _describe_losses(scalars):
+            logging.info("Step %d: %s", step, losses)
         overfitted = overfitting.find(self._history)
         for sentence in (*conditioning.describe(scalars), *overfitting.describe(overfitted)):
             logging.info("Step %d: %s", step, sentence)
@@ -201,6 +203,16 @@ def _open_writer(
         return metric_writer.NullWriter()
     opened = trackers.open_trackers(settings.wandb_project, settings.mlflow_uri, directory)
     return metric_writer.MetricWriter(directory, start_step, opened)
+
+
+def _describe_losses(scalars: Mapping[str, float]) -> str:
+    """Return the held-out losses of an evaluation in words; "" if it has none."""
+    terms = [
+        f"{scalars[key]:.3g} on {kind}"
+        for key, kind in (("eval/loss_text", "text"), ("eval/loss_image", "images"))
+        if key in scalars
+    ]
+    return f"Held-out loss {', '.join(terms)} (lower is better)." if terms else ""
 
 
 def _max_data_wait(data_wait: float) -> dict[str, float]:

@@ -12,6 +12,9 @@ from oneflow_jax.viewer import fonts
 GRID_COLUMNS = 16
 """Number of images in a row of the grid."""
 
+MIN_BARS = 4
+"""Width of a bar chart, as a number of bars, so that a single bar does not fill it."""
+
 
 def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> bytes:
     """Plot histograms of words and images per document, and images (uint8 `[n n 3]`), as PNG."""
@@ -30,9 +33,11 @@ def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> byt
     axes.axis("off")
     if images:
         axes.imshow(_image_grid(images), interpolation="nearest")
+        axes.set_anchor("NW")
     axes.set_title("stored images", loc="left", color=fonts.TEXT_COLOR)
     file = io.BytesIO()
-    drawn.savefig(file, format="png", metadata={"Software": None})
+    # The images fill only a part of their half if there are few.
+    drawn.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight")
     return file.getvalue()
 
 
@@ -49,6 +54,7 @@ def _bin_label(bits: int) -> str:
 def _bar_chart(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noqa: ANN401 - of matplotlib
     axes.set_facecolor(fonts.BACKGROUND_COLOR)
     axes.bar(range(len(counts)), list(counts.values()), color=fonts.ACCENT_COLOR)
+    axes.set_xlim(-0.8, max(len(counts), MIN_BARS) - 0.2)
     axes.set_xticks(range(len(counts)), list(counts))
     axes.set_title(title, loc="left", color=fonts.TEXT_COLOR)
     axes.tick_params(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
+from PIL import Image
 
 from oneflow_jax.data.document import Document
 from oneflow_jax.runtime import workdir
@@ -12,6 +13,9 @@ from oneflow_jax.viewer import data_plots, templates
 
 MAX_IMAGES = 48
 """Maximum number of images in the overview plot."""
+
+MAX_EXAMPLES = 24
+"""Maximum number of documents that the page shows with their texts."""
 
 
 def write_report(
@@ -24,20 +28,34 @@ def write_report(
         source: training documents of the data set.
         folder: folder of the run.
     """
-    step = max(1, len(source) // MAX_IMAGES)
-    images = [
-        image for index in range(0, len(source), step) for image in source[index].images()[:1]
-    ][:MAX_IMAGES]
+    documents = [source[index] for index in _spread(len(source), MAX_IMAGES)]
+    images = [image for document in documents for image in document.images()[:1]]
     overview_png = data_plots.plot_overview(figures, images)
+    examples = [documents[index] for index in _spread(len(documents), MAX_EXAMPLES)]
     base = folder / workdir.DATA_REPORT
     workdir.write_atomically(base, json.dumps(figures, indent=2) + "\n")
     workdir.write_atomically(base.with_suffix(".png"), overview_png)
-    workdir.write_atomically(base.with_suffix(".html"), render_page(figures, overview_png))
+    workdir.write_atomically(
+        base.with_suffix(".html"), render_page(figures, overview_png, examples)
+    )
     return base.with_suffix(".html")
 
 
-def render_page(figures: Mapping[str, Any], overview_png: bytes) -> str:
-    """Render the report as a self-contained HTML page; text from the data is escaped."""
+def _spread(total: int, count: int) -> range:
+    """Return at most `count` evenly spaced indices below `total`."""
+    return range(0, total, max(1, -(-total // count)))
+
+
+def render_page(
+    figures: Mapping[str, Any], overview_png: bytes, examples: Sequence[Document]
+) -> str:
+    """Render the report as a self-contained HTML page; text from the data is escaped.
+
+    Args:
+        figures: content of the report, as `data.custom.summary.summarize_data` returns it.
+        overview_png: the plot of `data_plots.plot_overview`.
+        examples: documents whose first image and text the page shows side by side.
+    """
     num_kept = sum(figures["documents"].values())
     rows = {
         "source": f"{figures['path']} (format {figures['kind']})",
@@ -55,8 +73,9 @@ def render_page(figures: Mapping[str, Any], overview_png: bytes) -> str:
     )
     canvas = figures["canvas"]
     for split in figures["documents"]:
-        counts = ", ".join(f"{value:,} {name}" for name, value in canvas[split].items())
-        rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = counts
+        rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = _describe_rows(
+            canvas[split]
+        )
     return templates.render(
         "data_report.html",
         summary=rows,
@@ -65,4 +84,19 @@ def render_page(figures: Mapping[str, Any], overview_png: bytes) -> str:
         files=figures["unused files"],
         reasons=figures["reasons"],
         overview_png=overview_png,
+        examples=[
+            (Image.fromarray(document.images()[0]), document.text())
+            for document in examples
+            if document.images()
+        ],
     )
+
+
+def _describe_rows(usage: Mapping[str, int]) -> str:
+    """Return how many documents of a split fit a row, are split, or are dropped."""
+    counts = [f"{usage['laid out whole']:,} of {usage['documents']:,} documents fit a row"]
+    if usage["cut"]:
+        counts.append(f"{usage['cut']:,} are split into {usage['pieces of those']:,} parts")
+    if usage["dropped"]:
+        counts.append(f"{usage['dropped']:,} are dropped")
+    return ", ".join(counts)

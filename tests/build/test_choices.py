@@ -89,7 +89,7 @@ def test_the_number_of_steps_fits_the_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("steps", "interval"), [(10, 10), (100, 25), (2_000, 100)])
 def test_short_runs_are_evaluated_more_rarely(steps, interval, tmp_path):
     config = workdir.replace_values(runs.make_config(), {"steps": steps})
-    assert choices.choose_interval(config, epath.Path(tmp_path))[0] == interval
+    assert choices.choose_evaluation_interval(config, epath.Path(tmp_path))[0] == interval
 
 
 def test_the_time_of_a_step_is_measured(tmp_path):

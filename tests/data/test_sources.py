@@ -30,6 +30,17 @@ def test_a_prepared_data_set_is_not_prepared_again(tmp_path, monkeypatch):
     assert [after[i].text() for i in range(9)] == [before[i].text() for i in range(9)]
 
 
+def test_only_a_preparation_is_announced_and_not_as_a_download(tmp_path, caplog, capfd):
+    caplog.set_level("INFO")
+    sources.open_dataset("digits", tmp_path, "train")
+    expected = f"Preparing the data set 'digits' from packages of this machine, into {tmp_path}."
+    assert f"{expected} This happens once." in caplog.messages
+    caplog.clear()
+    sources.open_dataset("digits", tmp_path, "train")
+    assert "Preparing" not in caplog.text
+    assert "ownload" not in capfd.readouterr().out
+
+
 def test_killed_preparation_is_repeated(tmp_path, monkeypatch):
     whole = digits.Digits._generate_examples
 

@@ -106,5 +106,12 @@ def test_the_command_ends_in_all_processes_with_the_same_message(tmp_path):
     with pods.Pod(2, *flags, devices=2) as pod:
         codes = pod.exit_codes()
         one, two = (pod.output(index).strip().splitlines()[-1] for index in range(2))
-    assert one == two == f"error: source.path={tmp_path / 'none'}: no such file or folder"
+    assert (
+        one
+        == two
+        == (
+            f"error: source.path={tmp_path / 'none'}: there is no such file or folder. "
+            "Give the folder of your data."
+        )
+    )
     assert codes == [1, 1]

@@ -137,3 +137,25 @@ def test_losses_of_documents_are_read_back_and_resuming_deletes_later_ones(folde
     metric_writer.MetricWriter(folder, 50).close()
     assert metric_writer.read_documents(folder) == [(50, losses)]
     assert metric_writer.read_documents(folder / "none") == []
+
+
+def test_choices_are_logged_once_and_progress_each_time(capsys):
+    metric_writer.setup_logging()
+    for _ in range(2):
+        metric_writer.log_once("model.attention=%s", "xla")
+        logging.info("step 1")
+    logged = capsys.readouterr().err
+    assert logged.count("model.attention=xla") == 1
+    assert logged.count("step 1") == 2
+
+
+def test_messages_are_on_lines_of_their_own_above_a_live_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    metric_writer.setup_logging()
+    bar = metric_writer.ProgressBar("training", 10)
+    bar.advance(3)
+    logging.info("Step 3: fine")
+    bar.close()
+    line = next(line for line in terminal.getvalue().split("\n") if "Step 3" in line)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d Step 3: fine", line.rpartition("\r")[2])

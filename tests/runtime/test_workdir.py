@@ -170,3 +170,13 @@ def test_keys_that_an_old_comparison_lacks_get_the_values_of_that_time(folder):
         assert section.paradigm.flow_map is False
         assert section.optimizer.name == "adamw"
     assert saved.codec.checkpoint.use == "newest"
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"), [("--from", ", or shipped."), ("--workdir", ", or --config to train.")]
+)
+def test_a_missing_folder_is_told_from_one_that_is_no_run(field, advice, tmp_path):
+    with pytest.raises(UserError, match=rf"{field}=.*no config\.json in this folder.*{advice}"):
+        workdir.load_config(epath.Path(tmp_path), field)
+    with pytest.raises(UserError, match=rf"{field}=.*/none: there is no such folder\. .*{advice}"):
+        workdir.load_config(epath.Path(tmp_path / "none"), field)

@@ -173,3 +173,28 @@ def test_too_long_training_document_is_reported(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"data.sequence_length=6"):
         next(iter(system.train_batches()))
     assert toy.Toy()[0].text()
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [(0, "Training begins with step 1 of"), (9, "with step 10 of 10."), (10, "")],
+)
+def test_the_first_step_is_announced(start, message, caplog):
+    caplog.set_level("INFO")
+    loop._log_start(start + 1, 10)
+    assert message in caplog.text
+    assert bool(caplog.text) == bool(message)
+
+
+def test_an_evaluation_logs_its_losses(tmp_path, caplog):
+    caplog.set_level("INFO")
+    log = report(tmp_path)
+    caplog.clear()  # `report` may have trained a run.
+    log.write(2, {"eval/loss_text": 3.3471, "eval/loss_image": 0.43449, "eval/loss": 4.1})
+    log.write(4, {"eval/loss_text": 2.0})
+    log.write(6, {})
+    log.close()
+    assert [message for message in caplog.messages if "Held-out loss" in message] == [
+        "Step 2: Held-out loss 3.35 on text, 0.434 on images (lower is better).",
+        "Step 4: Held-out loss 2 on text (lower is better).",
+    ]

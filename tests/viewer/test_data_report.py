@@ -1,11 +1,21 @@
 """Tests of custom data by the command line: preparation and its report."""
 
+import base64
+import io
 import json
+import re
 
+import numpy as np
+import PIL.Image
 import pytest
+from etils import epath
 
+from oneflow_jax.data.custom import summary
+from oneflow_jax.data.custom.stats import DatasetStats
+from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import workdir
+from oneflow_jax.viewer import data_report
 from tests.data.custom import examples
 
 CONFIG = "--config=configs/own.py"
@@ -49,7 +59,28 @@ def test_folder_needs_only_the_source_path(cli, own_data, tmp_path, capsys):
     assert "&lt;script&gt;.png" in page
     assert "<script>" not in page
     assert (tmp_path / "run" / "data_report.png").read_bytes().startswith(b"\x89PNG")
-    assert page.count("data:image/png;base64") == 1
+    assert "Documents dropped, of 43, by reason: malformed line (1), no image left (1)." in page
+    assert f"{split[0]['laid out whole']} of {split[0]['documents']} documents fit a row" in page
+
+
+def test_page_shows_each_text_beside_its_image(tmp_path):
+    colors = {"red": (255, 0, 0), "<green>": (0, 255, 0)}
+    pixels = {name: np.full((8, 8, 3), color, np.uint8) for name, color in colors.items()}
+    source = [Document((Image(pixels[name]), Text(f"a {name} square"))) for name in colors]
+    usage = summary.summarize_slots(
+        64, "split", {"train": np.array([1, 3]), "heldout": np.array([1])}
+    )
+    stats = DatasetStats()
+    for document in source:
+        stats.add_kept(document, "train", "a.png")
+    figures = summary.summarize_stats(stats) | {"path": "x", "kind": "pairs", "canvas": usage}
+    data_report.write_report(figures | {"notices": []}, source, epath.Path(tmp_path))
+    page = (tmp_path / "data_report.html").read_text()
+    assert "1 of 2 documents fit a row, 1 are split into 3 parts" in page
+    pairs = re.findall(r'src="data:image/png;base64,([^"]*)"><p>(.*)</p>', page)
+    assert [text for _, text in pairs] == ["a red square", "a &lt;green&gt; square"]
+    shown = [PIL.Image.open(io.BytesIO(base64.b64decode(image))) for image, _ in pairs]
+    assert [image.getpixel((0, 0)) for image in shown] == list(colors.values())
 
 
 def test_notices_about_unused_data_precede_training(cli, tmp_path, capsys):

@@ -52,6 +52,11 @@ REPAIRS = {
 """Description of each repair. A repaired part stays in its document."""
 
 
+def format_reason(reason: str) -> str:
+    """Return the name of a reason for the user; the names in prepared data have an older word."""
+    return reason.replace("a picture", "an image").replace("picture", "image")
+
+
 SEPARATED = "the image and the text of one name are not adjacent in the tar file"
 """Note of a document of a tar file whose other part is a separate document."""
 

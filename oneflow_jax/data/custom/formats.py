@@ -77,7 +77,10 @@ def detect_format(settings: Settings) -> str:
         return settings.format
     path = settings.location
     if not path.exists():
-        raise errors.UserError(f"source.path={settings.path}: no such file or folder")
+        raise errors.UserError(
+            f"source.path={settings.path}: there is no such file or folder. "
+            "Give the folder of your data."
+        )
     if _is_tfds(path):
         return "tfds"
     _check_snapshots(settings)

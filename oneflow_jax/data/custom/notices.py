@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from oneflow_jax.data.custom.errors import SEPARATED
+from oneflow_jax.data.custom.errors import SEPARATED, format_reason
 from oneflow_jax.data.custom.stats import DatasetStats
 
 MAX_LISTED = 8
@@ -25,6 +25,10 @@ def list_notices(stats: DatasetStats, slot_usage: Mapping[str, Any]) -> list[str
     """
     sentences = [
         _describe_contents(stats),
+        _describe_incomplete(stats, "only images", "text"),
+        _describe_incomplete(stats, "only text", "an image"),
+        _list_reasons(stats.dropped, f"Documents dropped, of {stats.seen:,}, by reason"),
+        _list_reasons(stats.lost, "Images and texts dropped, by reason"),
         _describe_texts(slot_usage.get("texts", {})),
         _describe_documents(slot_usage),
         describe_unread(stats),
@@ -51,6 +55,16 @@ def _describe_contents(stats: DatasetStats) -> str:
     return sentence + (
         " If other fields hold the missing text or images, set source.columns or source.format."
     )
+
+
+def _describe_incomplete(stats: DatasetStats, content: str, missing: str) -> str:
+    """Return a notice if some documents have only `content` and others are whole, else ""."""
+    count = stats.contents[content]
+    if not count or not stats.contents["text and image"]:
+        return ""
+    first = stats.places.get(content, [])  # Data of earlier versions has no locations.
+    example = f", such as {first[0]}" if first else ""
+    return f"Documents without {missing}: {count:,} of {stats.contents.total():,}{example}."
 
 
 def _describe_texts(texts: Mapping[str, int]) -> str:
@@ -111,6 +125,10 @@ def _describe_note(note: str, count: int, stats: DatasetStats) -> str:
         else ". To use other fields, set source.columns."
     )
     return f"In {count:,} of {stats.seen:,} documents: {note}{advice}"
+
+
+def _list_reasons(counts: Mapping[str, int], title: str) -> str:
+    return _list_counts({format_reason(name): count for name, count in counts.items()}, title)
 
 
 def _list_counts(counts: Mapping[str, int], title: str) -> str:

@@ -23,6 +23,7 @@ from oneflow_jax.data.custom import (
     worker_pool,
 )
 from oneflow_jax.data.custom import manifest as manifest_lib
+from oneflow_jax.data.custom.errors import format_reason
 from oneflow_jax.data.custom.fingerprint import SourceChanged, SourceFiles
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings, WorkUnit
@@ -37,6 +38,9 @@ MAX_ATTEMPTS = 3
 Engine = Callable[[Manifest], Manifest]
 """Writes the shards of all units below the folder of a plan, and returns the plan of the shards."""
 
+_NO_SPLIT_ADVICE = (
+    "Give more documents, or another fraction, for example --config.source.heldout_fraction=0.2."
+)
 _LOG_INTERVAL_S = 5.0  # seconds between progress reports
 
 
@@ -202,7 +206,7 @@ def _list_source(
         )
         return last.folder
     if settings.format == "auto":
-        logging.info("source.format=auto: the format of %s is %r.", settings.path, known)
+        metric_writer.log_once("source.format=auto: the format of %s is %r.", settings.path, known)
     return detected, units
 
 
@@ -315,13 +319,15 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
     if empty:
         counts = total.dropped + total.lost
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        reasons = ", ".join(
+            f"{count} {format_reason(reason)}" for reason, count in counts.most_common()
+        )
         raise UserError(
             f"source.path={manifest.settings.path}: {total.documents.total()} documents, none of "
             f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="
             f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}"
             f"{_describe_left_out(manifest.settings, total)}). "
-            f"{notices.describe_unread(total) or 'Give more documents, or another fraction.'}"
+            f"{notices.describe_unread(total) or _NO_SPLIT_ADVICE}"
         )
     infos = [
         tfds.core.SplitInfo(

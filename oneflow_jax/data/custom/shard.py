@@ -52,7 +52,7 @@ def write_shard(
             split = assign_split(document, manifest.settings.heldout_fraction)
             for piece in _split_document(document, raw.location, tally):
                 writer.write(split, records.serialize(piece))
-                tally.add_kept(piece, split)
+                tally.add_kept(piece, split, raw.location)
     writer.finish(tally, reads)
 
 

@@ -36,7 +36,8 @@ class DatasetStats:
         dropped: number of documents dropped, by reason.
         lost: number of images and texts dropped from documents, by reason.
         repaired: number of images and texts repaired, by kind of repair.
-        places: locations of the first examples of each reason, repair and kind of unused file.
+        places: locations of the first examples of each reason, repair, kind of unused file and
+            content other than "text and image".
         lengths: number of documents by length. Key n counts documents of 2^(n-1) to 2^n - 1 words.
         shown: number of documents by their number of images.
         contents: number of documents by content: "text and image", "only text" or "only images".
@@ -83,8 +84,11 @@ class DatasetStats:
         self.unused_files[kind] += 1
         self._add_example(kind, path)
 
-    def add_kept(self, document: Document, split: str) -> None:
-        """Count a document that is stored. Its images may be gaps."""
+    def add_kept(self, document: Document, split: str, location: str = "") -> None:
+        """Count a document that is stored, whose images may be gaps.
+
+        The location of a document without text or without images is an example, unless it is "".
+        """
         words = len(document.text().split())
         pictures = sum(not is_text(part) for part in document.parts)
         self.documents[split] += 1
@@ -92,9 +96,12 @@ class DatasetStats:
         self.pictures += pictures
         self.lengths[str(words.bit_length())] += 1
         self.shown[str(pictures)] += 1
-        self.contents[
+        content = (
             "text and image" if words and pictures else "only text" if words else "only images"
-        ] += 1
+        )
+        self.contents[content] += 1
+        if location and content != "text and image":
+            self._add_example(content, location)
 
     def without_kept(self) -> "DatasetStats":
         """Return a copy without what `add_kept` has counted."""

@@ -50,7 +50,7 @@ def summarize_stats(stats: DatasetStats) -> dict[str, Any]:
             kind: {"count": count, "first": places.get(kind, [])} for kind, count in files.items()
         },
         "reasons": {
-            name: {
+            errors.format_reason(name): {
                 "documents dropped": stats.dropped[name],
                 "parts dropped": stats.lost[name],
                 "put right": stats.repaired[name],

@@ -98,7 +98,7 @@ def test_only_first_locations_are_recorded_and_counts_add_up():
         part = DatasetStats()
         part.add_dropped(DataError("malformed line", "why"), f"line {2 * n}")
         part.add_dropped(DataError("malformed line"), f"line {2 * n + 1}")
-        part.add_kept(Document((Text("a b c"),)), "train")
+        part.add_kept(Document((Text("a b c"),)), "train", "a.txt")
         whole.merge(DatasetStats.from_dict(part.to_dict()))
     assert whole.dropped == {"malformed line": 8}
     first = ["line 0: why", "line 1", "line 2: why", "line 3", "line 4: why"]

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from oneflow_jax.data.custom import formats, notices, prepare
+from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.data.custom.stats import MAX_NAMES, OTHER_NAMES, DatasetStats
 from oneflow_jax.errors import UserError
 from tests.data.custom import examples
@@ -356,3 +357,22 @@ def test_texts_that_do_not_fit_are_named(usage, expected):
     stats.contents["text and image"] = 3
     assert "".join(notices.list_notices(stats, usage)).startswith(expected)
     assert bool(notices.list_notices(stats, usage)) == bool(expected)
+
+
+def test_incomplete_documents_are_named(tmp_path):
+    files = {f"{n}.txt": f"cat {n}" for n in range(NUM_DOCUMENTS)}
+    whole = files | {f"{n}.png": RED for n in range(NUM_DOCUMENTS)}
+    stats = prepare_folder(tmp_path / "own", whole | {"alone.png": RED, "text.txt": "blue"})
+    assert notices.list_notices(stats, {}) == [
+        "Documents without text: 1 of 22, such as alone.",
+        "Documents without an image: 1 of 22, such as text.",
+    ]
+
+
+def test_reasons_are_named_in_the_words_of_the_docs():
+    stats = DatasetStats()
+    for reason in ("not a picture", "damaged picture"):
+        stats.add_dropped_part(DataError(reason), "a.png")
+    assert notices.list_notices(stats, {}) == [
+        "Images and texts dropped, by reason: damaged image (1), not an image (1)."
+    ]
