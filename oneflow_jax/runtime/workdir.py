@@ -36,7 +36,7 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, path_keys, renamed_keys, storage
+from oneflow_jax.runtime import distributed, old_runs, path_keys, renamed_keys, storage
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
@@ -100,58 +100,6 @@ another `source.path` is the same.
 
 VALUES_TO_SAVE = {"checkpoint.skip_damaged": False}
 """Keys whose value applies to one start of the program, with the value that is saved instead."""
-
-DEFAULTS_FOR_OLD_RUNS = {
-    "checkpoint.skip_damaged": False,
-    "checkpoint.keep_best": False,
-    "checkpoint.use": "newest",
-    "profile_steps": (),
-    "compilation_cache": False,
-    "aot_topologies": (),
-    "checkpoint.keep_period": 0,
-    "logging.wandb_project": "",
-    "logging.mlflow_uri": "",
-    "checkpoint.minutes": 0.0,
-    "checkpoint.broadcast_min_gb": 0.0,
-    "data.num_streams": 1,
-    "data.num_prepare_workers": 1,
-    "data.shard_megabytes": 256,
-    "optimizer.freeze": "",
-    "optimizer.name": "adamw",
-    "mesh.slices": 1,
-    "mesh.context": 1,
-}
-"""Values of keys that are missing in configurations which earlier versions saved."""
-
-DOCUMENT_DEFAULTS_FOR_OLD_RUNS = {
-    "init_from": "",
-    "data.character_coverage": 1.0,
-    "data.overflow": "error",
-    "model.attention": "xla",
-    "model.embed_projection": True,
-    "model.tied_embeddings": False,
-    "model.qk_norm": True,
-    "model.qkv_bias": False,
-    "model.norm_eps": 1e-6,
-    "model.rope_layout": "axial",
-    "model.rope_theta": 10_000.0,
-    "model.rope_scaling": (),
-    "sampling.preview_every": 0,
-    "sampling.top_k": 0,
-    "evaluation.loss_documents": 0,
-    "evaluation.full_metrics": False,
-    "evaluation.inception_weights": "",
-    "evaluation.clip_dir": "",
-    "paradigm.text_time_sampler": (),
-    "paradigm.text_lead": 1.0,
-    "paradigm.flow_map": False,
-    "paradigm.tasks.own_run_times": 0.0,
-    "paradigm.tasks.own_slot_times": 0.0,
-}
-"""Values of keys that are missing in document model configurations which earlier versions saved."""
-
-OWN_DATA_DEFAULTS_FOR_OLD_RUNS = {"source.deduplicate": False}
-"""Values of keys that are missing in configurations of own data which earlier versions saved."""
 
 
 def check_config(
@@ -347,11 +295,11 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
     models = [*saved.get("models", {}).values(), saved.get("text_model", {})]
     for config in (saved, saved.get("codec", {}), *models):
         if "paradigm" in config:
-            _fill_missing_keys(config, DEFAULTS_FOR_OLD_RUNS | DOCUMENT_DEFAULTS_FOR_OLD_RUNS)
+            _fill_missing_keys(config, old_runs.DEFAULTS | old_runs.DOCUMENT_DEFAULTS)
         elif "autoencoder" in config:
-            _fill_missing_keys(config, DEFAULTS_FOR_OLD_RUNS)
+            _fill_missing_keys(config, old_runs.DEFAULTS)
         if config.get("source", {}).get("name") == "own":
-            _fill_missing_keys(config, OWN_DATA_DEFAULTS_FOR_OLD_RUNS)
+            _fill_missing_keys(config, old_runs.OWN_DATA_DEFAULTS)
     return saved
 
 
