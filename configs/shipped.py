@@ -104,6 +104,12 @@ def get_config(kind: str = "all") -> ml_collections.ConfigDict:
     config.sampling.solver = "renoise"
     config.sampling.time_grid = "quadratic"
     config.sampling.steps = 16
+    config.sampling.prompts = (
+        "first a fox <image>, then <text> <image>",
+        "<text> <image>",
+        "a picture of a tiger: <image>",
+        "<text> <image> and <text> <image>",
+    )
     return _continue_with_text(config) if kind == "text" else config
 
 

@@ -349,7 +349,7 @@ def supported_suite(system: System) -> base_lib.EvalSuite:
 def _check_attention(
     config: ml_collections.ConfigDict, paradigm: base.Paradigm, mesh: jax.sharding.Mesh
 ) -> None:
-    """Check that the attention implementation supports the run, and log the choice of "auto"."""
+    """Check that the attention kernel supports the run; log what "auto" chooses on accelerators."""
     implementation, pattern = config.model.attention, paradigm.attention_pattern
     if pattern not in attention_ops.KERNEL_PATTERNS.get(implementation, (pattern,)):
         raise UserError(
@@ -365,7 +365,7 @@ def _check_attention(
     if mesh.shape["context"] > 1:
         count = mesh.shape["context"]
         logging.info("mesh.context=%d: training uses ring attention, not model.attention.", count)
-    elif implementation == "auto":
+    elif implementation == "auto" and jax.default_backend() != "cpu":  # A CPU has no kernels.
         chosen, reason = attention_ops.choose_implementation(problem)
         metric_writer.log_once(
             "model.attention='auto': whole rows use %s, because %s.", chosen, reason

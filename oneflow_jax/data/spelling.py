@@ -16,7 +16,7 @@ from oneflow_jax import errors
 from oneflow_jax.data import characters, document
 from oneflow_jax.data.vocab import TextVocab
 
-_MIN_SIMILARITY = 60
+_MIN_SIMILARITY = 70
 """Minimum similarity, in percent, of a word and the nearest word that a message suggests."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}")

@@ -95,6 +95,11 @@ def test_unknown_word_is_warned_of_with_the_nearest(tokenizer, text, nearest):
     assert nearest in note
 
 
+def test_no_word_is_suggested_that_is_hardly_similar(tokenizer):
+    (note,) = spelling.list_unknown(tokenizer, "a candle")
+    assert "nearest" not in note
+
+
 def test_known_words_give_no_warning(tokenizer):
     assert spelling.list_unknown(tokenizer, "a picture of a tiger, then: two animals") == []
 
