@@ -49,7 +49,7 @@ def test_notebook_outputs_are_complete(run_notebook):
     assert kinds.count("image/png") >= 9
     html = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
     (slider,) = [block for block in html if "data-slides" in block]
-    assert slider.count("data-slide ") == 10
+    assert slider.count("data-slide ") == 17  # 16 steps, and the result
     assert slider.count('type="range"') == 1
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "CPU 6,7" in printed  # Eight devices share the rows of a batch.
