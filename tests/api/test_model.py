@@ -413,7 +413,7 @@ def test_what_is_no_path_is_refused(path):
 
 
 def test_wrong_folders(folder, tmp_path):
-    with pytest.raises(of.UserError, match=r"nowhere: there is no config\.json"):
+    with pytest.raises(of.UserError, match=r"nowhere: there is no such folder"):
         of.load(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     fresh = epath.Path(tmp_path / "fresh")
