@@ -170,7 +170,7 @@ def test_lmfusion_requires_init_from(folder, tmp_path):
 def test_folder_without_a_run_is_reported(kind, folder, tmp_path):
     """Check that the error is raised before any file is written."""
     config = make_config(kind, folder, init_from=str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=rf"init_from={tmp_path}/nowhere: there is no config\.json"):
+    with pytest.raises(UserError, match=rf"init_from={tmp_path}/nowhere: there is no such folder"):
         runs.prepare_system(epath.Path(tmp_path / "run"), config)
     assert not (tmp_path / "run" / workdir.TOKENIZER).exists()
 
