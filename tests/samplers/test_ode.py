@@ -88,7 +88,7 @@ def test_grids_rise_from_the_start_to_below_one():
     even = ode.make_schedule("euler", 4).times
     np.testing.assert_allclose(even, [0, 0.25, 0.5, 0.75])
     for grid, power in (("quadratic", 2), ("cubic", 3)):
-        np.testing.assert_allclose(ode.make_schedule("euler", 4, grid).times, even**power)
+        np.testing.assert_allclose(ode.make_schedule("euler", 4, grid).times, np.power(even, power))
     assert ode.make_schedule("euler", 4, "cosine").times[1] < 0.25 < ode.make_schedule(
         "euler", 4, "sine"
     ).times[1]  # fmt: skip
