@@ -163,13 +163,14 @@ def test_shipped_model_is_package_data():
 
 def test_the_shipped_configuration_is_that_of_its_file(pretrained_model):
     """Check that the documented command trains this model; only run-specific keys may differ."""
-    config, ours = pretrained_model.config, configuration.get_config()
+    config, ours = pretrained_model.config, configuration.get_config("text")
     assert config.codec.path == str(of.PRETRAINED / workdir.CODEC)
     config.codec.path = ours.codec.path
-    for section in ("source", "data", "codec", "model", "paradigm", "optimizer"):
+    for section in ("source", "data", "codec", "model", "paradigm", "optimizer", "sampling"):
         found, expected = (workdir.flatten_config(one[section]) for one in (config, ours))
         assert expected.items() <= found.items(), section
-    assert (config.batch_size, config.seed) == (ours.batch_size, ours.seed)
+    for key in ("batch_size", "seed", "steps", "init_from"):
+        assert config[key] == ours[key]
 
 
 def test_shipped_model_generates_requested_images_and_captions(pretrained_model):
