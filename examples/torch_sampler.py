@@ -244,10 +244,12 @@ def _rotate(x: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.T
 
 
 def _make_time_grid(name: str, steps: int) -> list[float]:
-    """Return the start times of the steps; "cosine" has small steps near noise (t = 0)."""
+    """Return the start times of the steps, by the names of `oneflow_jax.samplers.time_grids`."""
     grids = {
         "uniform": lambda s: s,
         "cosine": lambda s: 1 - math.cos(math.pi * s / 2),
+        "quadratic": lambda s: s**2,
+        "cubic": lambda s: s**3,
         "sine": lambda s: math.sin(math.pi * s / 2),
     }
     if name not in grids:
