@@ -6,8 +6,8 @@
 The folder is one that `--mode=export` wrote, such as that of the shipped model. This file is all
 that sampling needs: the network, the flow, an Euler solver, and the layout of a document. So it is
 also a short description of the model for other frameworks. A package is needed only for what the
-folder has: diffusers for a codec with an autoencoder. Flow maps, guidance, the other paradigms and
-the other text objectives are not implemented here.
+folder has: diffusers for a codec with an autoencoder. Renoising, flow maps, guidance, the other
+paradigms and the other text objectives are not implemented here.
 """
 
 import argparse
