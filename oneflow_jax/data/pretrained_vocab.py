@@ -98,14 +98,6 @@ class PretrainedVocab(vocabs.TextVocab):
     def _ids_of_pretrained(self) -> dict[int, int]:
         return dict(zip(self.pretrained_ids.tolist(), self.text, strict=True))
 
-    def __getstate__(self) -> tuple[bytes, int]:
-        # The tokenizer is not pickled. It is created again after unpickling.
-        return self.model, self.code_count
-
-    def __setstate__(self, state: tuple[bytes, int]) -> None:
-        object.__setattr__(self, "model", state[0])
-        object.__setattr__(self, "code_count", state[1])
-
     @property
     def text(self) -> range:
         """Ids of text tokens."""

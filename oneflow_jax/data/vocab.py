@@ -75,6 +75,14 @@ class TextVocab(IdRanges, abc.ABC):
 
     model: bytes
 
+    def __getstate__(self) -> tuple[bytes, int]:
+        # The tokenizer that reads `model` is not pickled. It is created again after unpickling.
+        return self.model, self.code_count
+
+    def __setstate__(self, state: tuple[bytes, int]) -> None:
+        object.__setattr__(self, "model", state[0])
+        object.__setattr__(self, "code_count", state[1])
+
     @abc.abstractmethod
     def encode(self, text: str, *, allow_unknown: bool = False) -> list[int]:
         """Encode a text; return its ids, without BOS and END."""
@@ -146,14 +154,6 @@ class Vocab(TextVocab):
     @functools.cached_property
     def _processor(self) -> sentencepiece.SentencePieceProcessor:
         return sentencepiece.SentencePieceProcessor(model_proto=self.model)
-
-    def __getstate__(self) -> tuple[bytes, int]:
-        # The processor is not pickled. It is created again after unpickling.
-        return self.model, self.code_count
-
-    def __setstate__(self, state: tuple[bytes, int]) -> None:
-        object.__setattr__(self, "model", state[0])
-        object.__setattr__(self, "code_count", state[1])
 
     @property
     def text(self) -> range:
