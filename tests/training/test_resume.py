@@ -24,13 +24,11 @@ def delete_checkpoints_after(folder, step):
             shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_run_is_bit_identical(workers, tmp_path):
-    system, finished = runs.trained_run(workers)
-    folder = runs.copy_run(finished, tmp_path)
-    delete_checkpoints_after(folder, 2)
+def check_resuming(system, folder, finished, step):
+    """Check that a run killed after `step` ends like `finished`, with the same reports."""
+    delete_checkpoints_after(folder, step)
     before, _ = runs.load_state(system, folder)
-    assert int(before.step) == 2
+    assert int(before.step) == step
     loop.run(system, folder)
     state, position = runs.load_state(system, folder)
     expected, expected_position = runs.load_state(system, finished)
@@ -40,6 +38,12 @@ def test_resumed_run_is_bit_identical(workers, tmp_path):
     assert runs.list_reports(folder) == runs.list_reports(finished)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_run_is_bit_identical(workers, tmp_path):
+    system, finished = runs.trained_run(workers)
+    check_resuming(system, runs.copy_run(finished, tmp_path), finished, 2)
+
+
 def test_run_that_saves_by_time_and_resumes_is_bit_identical(tmp_path):
     _, finished = runs.trained_run()
     folder = epath.Path(tmp_path / "run")
@@ -47,15 +51,7 @@ def test_run_that_saves_by_time_and_resumes_is_bit_identical(tmp_path):
         folder, runs.make_config(checkpoint__every=1000, checkpoint__minutes=1e-6)
     )
     loop.run(system, folder)
-    delete_checkpoints_after(folder, 5)
-    before, _ = runs.load_state(system, folder)
-    assert int(before.step) == 5
-    loop.run(system, folder)
-    state, position = runs.load_state(system, folder)
-    expected, expected_position = runs.load_state(system, finished)
-    runs.assert_identical(state, expected)
-    assert position == expected_position
-    assert runs.list_reports(folder) == runs.list_reports(finished)
+    check_resuming(system, folder, finished, 5)
 
 
 def test_each_step_is_reported_once():
