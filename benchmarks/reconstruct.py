@@ -14,11 +14,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from benchmarks import report
 from oneflow_jax import shipped
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.data import image_io
 from oneflow_jax.errors import UserError
-from oneflow_jax.evaluation import bootstrap, psnr_ssim
+from oneflow_jax.evaluation import psnr_ssim
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS, ROWS = 12, 4
@@ -42,10 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     reconstructions = autoencoder.decode(autoencoder.encode(images))
     print(f"{len(images)} images of {flags.pixels} x {flags.pixels} pixels, {flags.codec}")
     for name, metric in (("PSNR, dB", psnr_ssim.psnr), ("SSIM", psnr_ssim.ssim)):
-        values = metric(images, reconstructions)
-        draws = bootstrap.resample(lambda at, values=values: values[at].mean(), len(values))
-        low, high = np.percentile(draws, [2.5, 97.5])
-        print(f"{name:10} {values.mean():.3f} (95 % interval {low:.3f} to {high:.3f})")
+        mean, low, high = report.mean_interval(metric(images, reconstructions))
+        print(f"{name:10} {mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
     _make_sheet(images, reconstructions).save(flags.sheet)
 
 

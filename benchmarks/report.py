@@ -7,8 +7,11 @@ import pathlib
 import sys
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from benchmarks import problem
 from oneflow_jax.errors import UserError
+from oneflow_jax.evaluation import bootstrap
 from oneflow_jax.runtime import host
 
 Row = tuple[str, str]
@@ -39,6 +42,13 @@ def setup(flags: argparse.Namespace) -> problem.WorkloadSizes:
     if not flags.plain_malloc:
         host.configure_malloc()
     return problem.parse_sizes(flags)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of values `[n]` and its 95 % bootstrap interval: mean, low, high."""
+    draws = bootstrap.resample(lambda chosen: float(values[chosen].mean()), len(values))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
 
 
 def print_table(title: str, rows: list[Row]) -> None:

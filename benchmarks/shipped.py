@@ -22,7 +22,6 @@ import oneflow_jax as of
 from benchmarks import report
 from oneflow_jax.api.document import to_internal
 from oneflow_jax.data import emoji, emoji_concepts, labels, sentences
-from oneflow_jax.evaluation import bootstrap
 from oneflow_jax.evaluation.nearest_image import NearestImage
 
 TIMING = """
@@ -118,9 +117,8 @@ def score_two_texts(
 
 def summarize(right: np.ndarray) -> dict[str, object]:
     """Return the fraction with n and its 95 % bootstrap interval."""
-    draws = bootstrap.resample(lambda chosen: float(right[chosen].mean()), len(right))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"fraction": float(right.mean()), "interval": [low, high], "n": len(right)}
+    fraction, *interval = report.mean_interval(right)
+    return {"fraction": fraction, "interval": interval, "n": len(right)}
 
 
 def measure_seconds() -> dict[str, float]:

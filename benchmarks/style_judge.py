@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import report
 from oneflow_jax.data import emoji_styles
 from oneflow_jax.data.labels import LabeledImage
-from oneflow_jax.evaluation import bootstrap, image_name_judge, interleaved, label_tasks
+from oneflow_jax.evaluation import image_name_judge, interleaved, label_tasks
 from oneflow_jax.evaluation.nearest_image import NearestImage
 from oneflow_jax.runtime import host
 
@@ -82,15 +82,11 @@ def measure_accuracy(
         shown = image_name_judge.classify_copies(classifier, images, seed)
         outcomes.append(label_tasks.compare_labels("copies", asked, shown))
     return {
-        metric: _mean_interval(np.mean([one[metric] for one in outcomes if metric in one], axis=0))
+        metric: report.mean_interval(
+            np.mean([one[metric] for one in outcomes if metric in one], axis=0)
+        )
         for metric in (*outcomes[0], *outcomes[1])
     }
-
-
-def _mean_interval(values: np.ndarray) -> Interval:
-    draws = bootstrap.resample(lambda n: float(values[n].mean()), len(values))
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
 
 
 if __name__ == "__main__":
