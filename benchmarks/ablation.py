@@ -24,8 +24,8 @@ import numpy as np
 from etils import epath
 
 from benchmarks import report, settings
-from oneflow_jax import evaluate, generate
-from oneflow_jax.build import data, evaluation, sampling
+from oneflow_jax import evaluate
+from oneflow_jax.build import evaluation, sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.compare import runs
 from oneflow_jax.configs import compare
@@ -33,6 +33,7 @@ from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import from_scratch
 from oneflow_jax.flows import tasks
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import host, metric_writer, sharding
 from oneflow_jax.shapes import PyTree
 
@@ -197,7 +198,7 @@ def measure(
     """Return the metrics of one model at one NFE, on one set of documents."""
     config, place = system.config, DOCUMENT_SETS[flags.documents]
     grid = evaluate.time_grid(system, params)
-    generator = generate.Generator(system, params)
+    generator = Generator(system, params)
     seed = config.seed + 1000 * (place + 1)
     figures = conditional_losses(system, params)
     for task in system_lib.supported_suite(system).tasks:
@@ -207,23 +208,12 @@ def measure(
             figures |= {**scores.metrics, **scores.unbounded}
     plan = sampling.eval_plan(config, system.paradigm, nfe, grid)
     count = flags.num_documents
-    documents = _generate(generator, make_prompts(system, place * count, count), plan, seed, config)
+    documents = _generate(generator, [Document((Gap("document"),))] * count, plan, seed, config)
     scores = _score_documents(config, documents, place * count)
     draws = scores.bootstrap(seed)["interleaved_score"]
     low, high = np.quantile(draws, [0.025, 0.975])
     bounds = {"interleaved_low": float(low), "interleaved_high": float(high)}
     return figures | {**scores.metrics, **scores.unbounded} | bounds
-
-
-def make_prompts(system: system_lib.System, first: int, count: int) -> list[Document]:
-    """Return prompts for whole documents; if a paradigm needs layouts, they are from training data.
-
-    `first` is the index of the first training document whose layout is used.
-    """
-    if system.layout.variable_length:
-        return [Document((Gap("document"),))] * count
-    train = data.open_split(system.config, "train")
-    return [evaluation.layout_template(train[first + n], system.layout) for n in range(count)]
 
 
 def _score_documents(
@@ -243,7 +233,7 @@ def _score_documents(
 
 
 def _generate(
-    generator: generate.Generator,
+    generator: Generator,
     prompts: Sequence[Document],
     plan: sampling.SamplingPlan,
     seed: int,

@@ -16,11 +16,12 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import quality, report
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import data, sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import sentences
 from oneflow_jax.data.document import Document, Gap
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import host, metric_writer
 from oneflow_jax.viewer import from_samples, token_times
 
@@ -64,7 +65,7 @@ def measure(name: str, flags: argparse.Namespace) -> dict[str, object]:
     prompts = [Document(gaps)] * flags.samples
     word_times: list[token_times.WordTime] = []
     run = {"seed": 0, "batch": 16, "record": True}
-    for batch in generate.Generator(system, params)(prompts, plan, **run):
+    for batch in Generator(system, params)(prompts, plan, **run):
         titles = [""] * len(batch.documents)
         # `build_views` divides times by `end`, so that they are in [0, 1]; the loop undoes it.
         end = max(1.0, float(batch.trajectory.run_times[-1]))

@@ -19,9 +19,10 @@ import ml_collections
 from etils import epath
 
 from benchmarks import report, settings
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.errors import UserError
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import host, metric_writer, run_lock, workdir
 from oneflow_jax.training import checkpoint, loop
 from oneflow_jax.viewer import plots
@@ -98,7 +99,7 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
             workdir.save_config(folder, config)
             loop.run(system, folder)
         params = evaluate.load_ema_params(system, folder)
-    generator, own = generate.Generator(system, params), config.sampling.time_grid
+    generator, own = Generator(system, params), config.sampling.time_grid
     tasks = [
         t
         for t in system_lib.supported_suite(system).tasks

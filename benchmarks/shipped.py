@@ -3,8 +3,10 @@
     python -m benchmarks.shipped
 
 In the first task, the text names two random subjects, and the model draws both. In the second task,
-the model also writes both texts. `Judge` says when a document is right. The seconds are those of
-two new processes: the first one compiles, and the second one loads the compiled programs.
+the model also writes both texts. `Judge` says when a document is right. In the third task, the text
+says how many images follow, such as "three animals:", and the model chooses the layout. The seconds
+are those of two new processes: the first one compiles, and the second one loads the compiled
+programs.
 """
 
 import argparse
@@ -47,11 +49,12 @@ class Judge:
 
     Attributes:
         names: the names.
+        kinds: singular noun of each name, such as "animal".
     """
 
     def __init__(self, concepts: Sequence[emoji_concepts.Concept]) -> None:
         """Create the judge from the names and images of the training data."""
-        self._kinds = labels.list_kinds(concepts)
+        self.kinds = labels.list_kinds(concepts)
         self._classifier = NearestImage.from_images(concepts)
         self.names = [one.label for one in concepts]
 
@@ -61,7 +64,7 @@ class Judge:
 
     def _is_right(self, document: of.Document) -> bool:
         images = [np.asarray(image) for image in document.images]
-        named = sentences.expected_names(to_internal(document, len(images[0])), self._kinds)
+        named = sentences.expected_names(to_internal(document, len(images[0])), self.kinds)
         return named == tuple(self._classifier(images))
 
 
@@ -77,6 +80,9 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     report.print_table("seconds", [(k, f"{v:.2f}") for k, v in results["seconds"].items()])
     model = of.load(of.PRETRAINED)
     judge = Judge(load_concepts(model))
+    chosen = score_stated_number(model, judge, flags)
+    results["stated number of images"] = summarize(chosen)
+    print(json.dumps({"stated number of images": summarize(chosen)}), flush=True)
     for steps in flags.steps:
         tasks = {
             "two subjects": score_two_subjects(model, judge, steps, flags),
@@ -113,6 +119,21 @@ def score_two_texts(
     """Return for each document whether its text is right and its images show it, bool `[n]`."""
     prompts = ["<text> <image> and <text> <image>"] * flags.documents
     return judge(model.generate_batch(prompts, steps=steps, seed=flags.seed))
+
+
+def score_stated_number(model: of.Model, judge: Judge, flags: argparse.Namespace) -> np.ndarray:
+    """Return for each document whether it has as many images as its text says, bool `[n]`."""
+    rng = np.random.default_rng(flags.seed)
+    words = rng.choice(sentences.NUMBER_WORDS, flags.documents)
+    kinds = rng.choice(sorted(set(judge.kinds.values())), flags.documents)
+    prompts = [f"{word} {kind}s: <document>" for word, kind in zip(words, kinds, strict=True)]
+    documents = model.generate_batch(prompts, steps=1, seed=flags.seed)
+    return np.array(
+        [
+            len(document.images) == 2 + sentences.NUMBER_WORDS.index(word)
+            for document, word in zip(documents, words, strict=True)
+        ]
+    )
 
 
 def summarize(right: np.ndarray) -> dict[str, object]:

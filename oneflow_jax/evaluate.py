@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from oneflow_jax import generate
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
+from oneflow_jax.data import prompt_rows
 from oneflow_jax.evaluation import base as base_lib
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import distributed, metric_writer, sharding, workdir
 from oneflow_jax.samplers import guidance, time_grids
 from oneflow_jax.samplers.base import SamplingPlan
@@ -46,7 +47,7 @@ def run(
     metrics = measure_losses(system, params)
     config = system.config.evaluation
     grid = time_grid(system, params)
-    generator = generate.Generator(system, params)
+    generator = Generator(system, params)
     suite = system_lib.supported_suite(system)
     metrics |= suite.measure_reference()
     fractions: dict[str, float] = {}
@@ -90,7 +91,7 @@ def run(
 
 def _generate(
     system: system_lib.System,
-    generator: generate.Generator,
+    generator: Generator,
     task: base_lib.EvalTask,
     plan: SamplingPlan,
 ) -> base_lib.Documents:
@@ -164,7 +165,9 @@ def check_prompts(system: system_lib.System) -> None:
     """
     for task in system_lib.supported_suite(system).tasks:
         for document in task.prompts:
-            generate.prompt_row(system.layout, document, edit=task.is_editing)
+            prompt_rows.check_prompt(
+                system.layout, system.known_layouts, document, edit=task.is_editing
+            )
 
 
 def time_grid(system: system_lib.System, params: PyTree) -> time_grids.GridSpec:

@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data import prompt, sources, spelling
+from oneflow_jax.data import prompt, prompt_rows, sources, spelling
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
+from oneflow_jax.generation.generator import Generator
+from oneflow_jax.generation.running_batch import GeneratedBatch
 from oneflow_jax.runtime import compilation_cache, distributed, metric_writer, padding, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import filmstrip, from_samples, page, trajectory
@@ -48,7 +50,7 @@ def run(
         "Sampling documents for %d prompts. The program of the sampler is compiled first.",
         len(prompts),
     )
-    generator = generate.Generator(system, evaluate.load_ema_params(system, folder))
+    generator = Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
     return _generate_page(generator, folder, path, prompts, edit=edit)
 
@@ -66,12 +68,12 @@ class PreviewWriter:
         """Write a page of samples from the EMA parameters after a step."""
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
-        generator = generate.Generator(self._system, params)
+        generator = Generator(self._system, params)
         _generate_page(generator, self._folder, path, self._prompts)
 
 
 def _generate_page(
-    generator: generate.Generator,
+    generator: Generator,
     folder: epath.Path,
     path: epath.Path,
     prompts: Sequence[str],
@@ -152,7 +154,7 @@ def parse_prompts(
     sampling.sampling_plan(system.config, system.paradigm, "uniform", edit=edit)
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
-        generate.prompt_row(system.layout, document, edit=edit)
+        prompt_rows.check_prompt(system.layout, system.known_layouts, document, edit=edit)
         spelling.log_unknown(system.layout.vocab, document)
     return documents
 
@@ -161,7 +163,7 @@ def _log_documents(
     layout: layouts.Layout,
     prompts: Sequence[str],
     prompt_documents: Sequence[Document],
-    generated: generate.GeneratedBatch,
+    generated: GeneratedBatch,
     *,
     edit: bool,
 ) -> None:
@@ -180,7 +182,7 @@ def _log_documents(
 
 
 def _log_edits(layout: layouts.Layout, before: Document, after: Document) -> None:
-    changes = generate.diff_documents(layout, before, after)
+    changes = prompt_rows.diff_documents(layout, before, after)
     for change in changes:
         logging.info("    %s", change)
     if not changes:

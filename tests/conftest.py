@@ -104,7 +104,7 @@ LONG = (
     "paradigms/test_oneflow_sampling.py",
     "api/test_model.py",
     "paradigms/test_objectives.py",
-    "test_generate.py",
+    "generation/test_generator.py",
 )
 """Files of tests that take 30 to 90 seconds, the longest first; `make test-fast` runs them too."""
 

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "data/beam": LEAVES | {"data", "data/custom", "runtime"},
     "evaluation": LEAVES | {"data", "pretrained"},
     "training": DEVICE | {"costs", "data", "flows", "nn", "runtime"},
-    "generate": DEVICE | {"data", "nn", "paradigms", "runtime", "samplers"},
+    "generation": DEVICE | {"data", "nn", "paradigms", "runtime", "samplers"},
     "viewer": DEVICE | {"data", "runtime", "samplers"},
     "autoencoder_training": LEAVES
     | {"codecs", "codecs/autoencoder", "data", "evaluation", "pretrained", "runtime"}
@@ -54,14 +54,14 @@ MAY_IMPORT = {
         "shipped",
     }
     | {"training"},
-    "aot": DEVICE | {"build", "costs", "generate", "runtime", "training", "viewer"},
+    "aot": DEVICE | {"build", "costs", "generation", "runtime", "training", "viewer"},
     "evaluate": LEAVES
-    | {"build", "evaluation", "generate", "runtime", "samplers", "training", "viewer"},
-    "sample": LEAVES | {"build", "data", "evaluate", "generate", "runtime", "viewer"},
+    | {"build", "data", "evaluation", "generation", "runtime", "samplers", "training", "viewer"},
+    "sample": LEAVES | {"build", "data", "evaluate", "generation", "runtime", "viewer"},
     "api": LEAVES
-    | {"build", "data", "evaluate", "generate", "runtime", "samplers", "shipped", "viewer"},
+    | {"build", "data", "evaluate", "generation", "runtime", "samplers", "shipped", "viewer"},
     "compare": DEVICE
-    | {"autoencoder_training", "build", "costs", "data", "evaluate", "evaluation", "generate"}
+    | {"autoencoder_training", "build", "costs", "data", "evaluate", "evaluation", "generation"}
     | {"runtime", "samplers", "training", "viewer"},
     "demo": LEAVES | {"api", "data", "runtime", "serving", "shipped", "viewer"},
     "serving": LEAVES | {"api", "data", "runtime", "shipped", "viewer"},
@@ -78,7 +78,7 @@ READ_CONFIGURATIONS = {"build", "compare", "api", "main"}
 """Folders and root modules that may import ml_collections; so may `runtime/workdir`."""
 
 MAX_LEVELS = 12
-MAX_ROOT_MODULES = 9
+MAX_ROOT_MODULES = 8
 
 # These folders use numpy only: data loader workers import them, and must not initialize an
 # accelerator.

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import generate
 from oneflow_jax.canvas import Modality
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.data.document import Gap, Image, Text
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.samplers import ode
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.training import train_state
@@ -37,7 +37,7 @@ def make_generator(name):
         paradigm__image_prediction="velocity",
     )
     system = runs.prepare_system(tempfile.mkdtemp(prefix="oneflow_jax-tasks-"), config)
-    return generate.Generator(system, train_state.init_sharded(system).params)
+    return Generator(system, train_state.init_sharded(system).params)
 
 
 @pytest.fixture(scope="module", params=PARADIGMS)

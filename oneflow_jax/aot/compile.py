@@ -13,11 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax import generate
 from oneflow_jax.build import sampling as sampling_lib
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.canvas import Canvas
 from oneflow_jax.errors import UserError
+from oneflow_jax.generation import sampler as samplers
 from oneflow_jax.runtime import gpu, sharding
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import loop
@@ -90,7 +90,7 @@ def compile_sampler(system: system_lib.System, rows: int) -> CompiledProgram:
     numbers = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
     with _abstract_mesh_context(system.mesh, sharding.SAMPLING_RULES):
         sample_batch = functools.partial(
-            generate.sample_batch, model=system.model, paradigm=system.paradigm
+            samplers.sample_batch, model=system.model, paradigm=system.paradigm
         )
         # The plan is a constant of this program, so that XLA knows the number of steps.
         traced = jax.jit(lambda *inputs: sample_batch(*inputs, plan)).trace(

@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 
-from oneflow_jax import generate as generation
 from oneflow_jax.api import state as states
 from oneflow_jax.api.call import Call
 from oneflow_jax.api.document import Document, EditResult, to_public
 from oneflow_jax.api.state import SamplingStep
+from oneflow_jax.data import prompt_rows
+from oneflow_jax.generation.generator import Generator
+from oneflow_jax.generation.running_batch import GeneratedBatch
 from oneflow_jax.runtime import padding
 from oneflow_jax.samplers.base import Trajectory, stack_frames
 from oneflow_jax.viewer import from_samples, trajectory
@@ -43,9 +45,7 @@ class BatchRun:
         num_steps: number of steps; the maximum if the documents determine it.
     """
 
-    def __init__(
-        self, generator: generation.Generator, calls: Sequence[Call], max_rows: int
-    ) -> None:
+    def __init__(self, generator: Generator, calls: Sequence[Call], max_rows: int) -> None:
         """Start the batch, whose calls must have equal values of `Call.batch_key`."""
         self._layout = generator.system.layout
         self._calls = calls
@@ -53,7 +53,7 @@ class BatchRun:
         self._rows = [slice(*ends) for ends in itertools.pairwise(stops)]
         each = [(call, n) for call in calls for n in range(call.num_documents)]
         self._running = generator.start(
-            [call.document for call, _ in each],
+            [call.documents[n] for call, n in each],
             calls[0].plan,
             seeds=[call.seed for call, _ in each],
             noise_ids=[n for _, n in each],
@@ -116,9 +116,9 @@ class BatchRun:
         views = from_samples.build_views(self._layout, path, names, names, end_time)
         return [view.frames[-1] for view in views]
 
-    def _to_public(self, call: Call, batch: generation.GeneratedBatch, row: int) -> Document:
+    def _to_public(self, call: Call, batch: GeneratedBatch, row: int) -> Document:
         after, cut = batch.documents[row], batch.truncated[row]
         if not call.plan.is_edit:
             return Document(to_public(after.parts), batch.nfe, cut)
-        changes = generation.diff_documents(self._layout, call.document, after)
+        changes = prompt_rows.diff_documents(self._layout, call.documents[0], after)
         return EditResult(to_public(after.parts), batch.nfe, cut, tuple(changes))

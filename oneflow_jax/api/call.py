@@ -1,6 +1,7 @@
 """Checked calls of a model, which wait until they run in a batch."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from oneflow_jax.data import document as inner
 from oneflow_jax.samplers.base import SamplingPlan
@@ -11,18 +12,22 @@ class Call:
     """A checked call of `Model.generate` or `Model.edit`.
 
     Attributes:
-        document: the prompt, or the document to edit.
-        num_documents: number of documents to generate.
+        documents: one prompt for each document to generate, or the document to edit. The prompts
+            differ if the model does not choose layouts (`generation.layout_choice`).
         plan: solver, times and guidance.
         seed: RNG seed.
         row_length: slots of the rows in which the call runs alone.
     """
 
-    document: inner.Document
-    num_documents: int
+    documents: Sequence[inner.Document]
     plan: SamplingPlan
     seed: int
     row_length: int
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents to generate."""
+        return len(self.documents)
 
     @property
     def num_steps(self) -> int:

@@ -18,6 +18,7 @@ class ModelInfo:
         gap_tokens: number of tokens of the gap `<text>`, with the end token; None if the model
             chooses the length.
         slots: maximum length of a document: its tokens, image patches and markers.
+        chooses_parts: whether the gap `<document>` is supported.
         can_edit: whether `Model.edit` is supported.
         words: words and beginnings of words that are one token, in alphabetical order. A small
             tokenizer has a token for each frequent word of its training texts, so the model
@@ -33,6 +34,7 @@ class ModelInfo:
     pixels: int
     gap_tokens: int | None
     slots: int
+    chooses_parts: bool
     can_edit: bool
     words: tuple[str, ...] = dataclasses.field(repr=False)
     names: tuple[str, ...] = dataclasses.field(default=(), repr=False)

@@ -11,7 +11,6 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax import evaluate
-from oneflow_jax import generate as generation
 from oneflow_jax.api import options as options_lib
 from oneflow_jax.api.batch import BatchRun
 from oneflow_jax.api.call import Call
@@ -24,6 +23,8 @@ from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
 from oneflow_jax.errors import UserError, check_integer
+from oneflow_jax.generation.generator import Generator
+from oneflow_jax.generation.running_batch import GeneratedBatch
 from oneflow_jax.runtime import compilation_cache, hub, padding, run_lock, storage, workdir
 from oneflow_jax.samplers import time_grids
 from oneflow_jax.samplers.base import SamplingPlan
@@ -91,7 +92,7 @@ class Model:
     def __init__(self, system: system_lib.System, params: PyTree) -> None:
         """Create a model from a system and EMA parameters; `load` gets both from a run's folder."""
         self._system = system
-        self._generator = generation.Generator(system, params)
+        self._generator = Generator(system, params)
 
     def __repr__(self) -> str:
         return f"<oneflow_jax model {self.config.name!r} ({self.config.paradigm.name})>"
@@ -124,6 +125,7 @@ class Model:
             pixels=layout.codec.pixels,
             gap_tokens=None if layout.variable_length else layout.text_slots,
             slots=layout.length,
+            chooses_parts=layout.variable_length or system.known_layouts is not None,
             can_edit=system.paradigm.supports_editing,
             words=tuple(sorted(layout.vocab.words)),
             names=self._names,
@@ -262,8 +264,12 @@ class Model:
         edit: bool,
     ) -> Call:
         plan = self._make_plan(config, edit=edit)
-        length = self._generator.row_length([document], edit=edit)
-        return Call(document, samples, plan, config.sampling.seed, length)
+        seed, documents = config.sampling.seed, [document] * samples
+        if not edit:
+            choose = self._generator.layouts.choose
+            documents = choose(documents, [seed] * samples, range(samples))
+        length = self._generator.row_length(documents, edit=edit)
+        return Call(documents, plan, seed, length)
 
     def list_warnings(self, prompt: Prompt) -> list[str]:
         """List a warning for each letter or word of a prompt that the tokenizer does not know.
@@ -298,7 +304,7 @@ class Model:
         self,
         documents: Sequence[inner.Document],
         config: ml_collections.ConfigDict,
-    ) -> Iterator[generation.GeneratedBatch]:
+    ) -> Iterator[GeneratedBatch]:
         """Check the sampling plan, and return an iterator that generates each batch on demand."""
         plan = self._make_plan(config, edit=False)
         batch = padding.padded_batch_size(
@@ -351,7 +357,7 @@ def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.Confi
     return changed.lock()
 
 
-def _to_documents(batch: generation.GeneratedBatch) -> list[Document]:
+def _to_documents(batch: GeneratedBatch) -> list[Document]:
     return [
         Document(to_public(document.parts), batch.nfe, truncated)
         for document, truncated in zip(batch.documents, batch.truncated, strict=True)

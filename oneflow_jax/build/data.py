@@ -16,7 +16,15 @@ from oneflow_jax.codecs import patches
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
 from oneflow_jax.codecs.base import Codec
-from oneflow_jax.data import encode_latents, latents, mixed_source, overflow, sources, splits
+from oneflow_jax.data import (
+    encode_latents,
+    known_layouts,
+    latents,
+    mixed_source,
+    overflow,
+    sources,
+    splits,
+)
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.custom import prepare, sample
@@ -28,6 +36,9 @@ ENCODED_SPLITS = ("train", "heldout")
 
 READING_MODES = ("train", "prepare", "evaluate")
 """Modes that read documents. The other modes need only the folder of the run."""
+
+LAYOUT_DOCUMENTS = 2_000
+"""Maximum number of training documents whose layouts are counted."""
 
 TOKENIZER_TRAINING_DOCUMENTS = 20_000
 """Maximum number of documents that the tokenizer is trained on."""
@@ -75,6 +86,26 @@ def make_layout(
     with distributed.primary_first():
         vocab = _load_or_train_vocab(config, folder, codec.num_codes)
     return _build_layout(config, vocab, codec)
+
+
+def load_known_layouts(
+    config: ml_collections.ConfigDict, folder: epath.Path, layout: layouts.Layout, mode: str
+) -> known_layouts.KnownLayouts | None:
+    """Return the layouts of the training documents, for models that do not choose the layout.
+
+    The first call in a mode of `READING_MODES` counts them, and writes them to the run's folder.
+    The result is None if the folder does not have them, or if the model chooses the layout.
+    """
+    if layout.variable_length:
+        return None
+    path = folder / workdir.LAYOUTS
+    if mode in READING_MODES:
+        with distributed.primary_first():
+            if not path.exists():
+                outlines = overflow.iter_outlines(open_split(config, "train"), LAYOUT_DOCUMENTS)
+                found = known_layouts.count(outlines, layout)
+                workdir.write_atomically(path, found.to_json(), primary_only=False)
+    return known_layouts.KnownLayouts.from_json(path.read_text()) if path.exists() else None
 
 
 def _check_start_data(config: ml_collections.ConfigDict) -> None:

@@ -11,12 +11,10 @@ import ml_collections
 from etils import epath
 
 from oneflow_jax.build import data, own_suite, paradigms
-from oneflow_jax.data import document as documents
 from oneflow_jax.data import emoji as emoji_data
 from oneflow_jax.data import emoji_styles as emoji_styles_data
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import sources
-from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.data.labels import LabeledImage
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import (
@@ -92,7 +90,6 @@ def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> b
         data.open_split(config, "train"),
         data.open_split(config, "combinations") if interleaved_fraction else (),
         config.evaluation.num_samples,
-        variable_length=layout.variable_length,
     )
     return _extend_suite(config, layout, suite)
 
@@ -106,7 +103,6 @@ def _emoji_styles_suite(
         NearestImage.from_images(drawings),
         data.open_split(config, "train"),
         config.evaluation.num_samples,
-        variable_length=layout.variable_length,
     )
     return _extend_suite(config, layout, suite)
 
@@ -117,13 +113,7 @@ def _extend_suite(
     """Add the full metrics to a suite if the configuration asks for them."""
     if not config.evaluation.full_metrics:
         return suite
-    samples, train = config.evaluation.num_samples, data.open_split(config, "train")
-    templates = (
-        ()
-        if layout.variable_length
-        else [layout_template(train[n], layout) for n in range(samples)]
-    )
-    return full_suite.extend_suite(suite, reference_data(config), templates, samples)
+    return full_suite.extend_suite(suite, reference_data(config), config.evaluation.num_samples)
 
 
 _BUILDERS: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], base.EvalSuite]] = {
@@ -184,17 +174,6 @@ def _training_texts(data_dir: str, source: str) -> tuple[str, ...]:
     """Return the text of all training documents; cached, because reading them takes seconds."""
     train = sources.open_dataset(data_dir=data_dir, split="train", **json.loads(source))
     return tuple(train[n].text() for n in range(len(train)))
-
-
-def layout_template(document: Document, layout: layouts.Layout) -> Document:
-    """Replace images by image gaps, and text by text gaps with the same number of slots."""
-    parts: list[documents.Part] = []
-    for run in documents.group_runs(document.parts):
-        if not documents.is_text(run[0]):
-            parts.append(Gap("image"))
-            continue
-        parts += own_suite.make_text_gaps(run, layout)
-    return Document(tuple(parts))
 
 
 def _make_judge(

@@ -33,6 +33,7 @@ from oneflow_jax.canvas import Canvas, NoisyCanvas
 from oneflow_jax.costs import flops
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import pipeline, streams
+from oneflow_jax.data.known_layouts import KnownLayouts
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import base as base_lib
 from oneflow_jax.nn import attention_ops, lora
@@ -67,6 +68,8 @@ class System:
         paradigm: the paradigm that the network is trained with.
         optimizer_config: settings of the optimizer.
         optimizer: the optimizer.
+        known_layouts: layouts of the training documents; None if they are not known, or if the
+            model chooses the layout.
         adapter: the parameters to train in place of those of the network, with LoRA.
     """
 
@@ -77,6 +80,7 @@ class System:
     paradigm: base.Paradigm
     optimizer_config: optimizer_lib.OptimizerConfig
     optimizer: optax.GradientTransformation
+    known_layouts: KnownLayouts | None = None
     adapter: lora.LoRA = step.FULL
     throughput_keys = ("documents", "slots")
 
@@ -255,7 +259,10 @@ def system(
     if mode in ("train", "prepare"):
         _assemble(config, mesh, data.abstract_layout(config))
     layout = data.make_layout(config, folder, mode, accept_changed_data=accept_changed_data)
-    return _assemble(config, mesh, layout, finetune.make_adapter(config, folder, layout.vocab))
+    return dataclasses.replace(
+        _assemble(config, mesh, layout, finetune.make_adapter(config, folder, layout.vocab)),
+        known_layouts=data.load_known_layouts(config, folder, layout, mode),
+    )
 
 
 def abstract_system(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> System:

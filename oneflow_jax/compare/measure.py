@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.compare import page, runs, serialize, timelines
 from oneflow_jax.compare.runs import FinishedRun
@@ -23,6 +23,7 @@ from oneflow_jax.compare.serialize import Measurement, RunMeasurements
 from oneflow_jax.data.document import Document
 from oneflow_jax.evaluation import base as base_lib
 from oneflow_jax.evaluation import bootstrap
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import renamed_keys, sharding, workdir
 from oneflow_jax.samplers.base import SamplingPlan
 
@@ -76,7 +77,7 @@ class TimedGenerator:
         """Build the generator and the sampling plan; `config` is the comparison's configuration."""
         system = finished_run.system
         self._num_devices = system.mesh.size
-        self._generator = generate.Generator(system, finished_run.params)
+        self._generator = Generator(system, finished_run.params)
         self._task = next(
             t for t in system_lib.supported_suite(system).tasks if t.name == TASKS[-1]
         )
@@ -104,7 +105,7 @@ def _run_measurements(
 ) -> RunMeasurements:
     system, name = finished_run.system, finished_run.run.name
     logging.info("Measuring %s, seed %d.", name, finished_run.run.seed)
-    generator = generate.Generator(system, finished_run.params)
+    generator = Generator(system, finished_run.params)
     grid = evaluate.time_grid(system, finished_run.params)
     tasks = {
         task.name: task for task in system_lib.supported_suite(system).tasks if task.name in TASKS
@@ -147,7 +148,7 @@ def _run_measurements(
 
 
 def _generate_and_time(
-    generator: generate.Generator,
+    generator: Generator,
     task: base_lib.EvalTask,
     plan: SamplingPlan,
     config: ml_collections.ConfigDict,

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterator
 
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.canvas import Modality
 from oneflow_jax.compare.page import Timeline, TimelineBar
 from oneflow_jax.compare.runs import FinishedRun
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.evaluation import base
+from oneflow_jax.generation.generator import Generator
+from oneflow_jax.generation.running_batch import GeneratedBatch
 from oneflow_jax.viewer import from_samples, token_times, trajectory
 
 
@@ -17,7 +19,7 @@ def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) ->
     system = finished_run.system
     grid = evaluate.time_grid(system, finished_run.params)
     plan = evaluate.task_plan(system, task, nfe, grid)
-    generator = generate.Generator(system, finished_run.params)
+    generator = Generator(system, finished_run.params)
     run = {"seed": finished_run.run.seed, "batch": system.mesh.size}
     (_,) = generator(task.prompts[:1], plan, **run)  # The first call compiles the program.
     began = time.monotonic()
@@ -30,9 +32,7 @@ def record_timeline(finished_run: FinishedRun, task: base.EvalTask, nfe: int) ->
     return Timeline(sample.nfe, seconds, list(_concurrent_bars(view, sample.nfe)))
 
 
-def _autoregressive_bars(
-    layout: layouts.Layout, batch: generate.GeneratedBatch
-) -> Iterator[TimelineBar]:
+def _autoregressive_bars(layout: layouts.Layout, batch: GeneratedBatch) -> Iterator[TimelineBar]:
     """Yield the bars of an autoregressive sample: one pass per token, the rest shared by images."""
     canvas = batch.canvas
     runs = list(layouts.iter_parts(canvas.modality[0], canvas.span[0], canvas.position[0]))

@@ -249,8 +249,8 @@ class Layout:
         """Lay out one run of text and text gaps."""
         if Gap("document") in run:
             raise UserError(
-                "<document>: this model needs to know the number of images. Write <text> "
-                "and <image> in order, or train with paradigm.name=edit_flow."
+                "<document>: this model generates one layout, which must be chosen first. Write "
+                "<text> and <image> in order."
             )
         ids, is_given = [], []
         for part in run:

@@ -19,7 +19,7 @@ TAGS = (
     ("<image:path/to.png>", "a given image"),
     ("<text>", "text to generate"),
     ("<text:5>", "text of 5 tokens to generate"),
-    ("<document>", "any number of texts and images to generate (edit_flow)"),
+    ("<document>", "any number of texts and images to generate"),
     (r"\<", "the character <"),
 )
 

@@ -54,7 +54,9 @@ _UNCOUNTABLE = re.compile(
     "bacon|bread|broccoli|bubble tea|butter|canned food|cooked rice|curry rice|fondue|fried shrimp"
     "|garlic|ginger root|ice|mate|popcorn|sake|salt|shaved ice|spaghetti|sushi"
 )
-_NUMBER_WORDS = ("two", "three", "four")
+NUMBER_WORDS = ("two", "three", "four")
+"""Words of the templates for 2, 3 and 4 images."""
+
 _IMAGE_FIELD = re.compile(r"\s*\[(\d)\]\s*")
 _FIELD = re.compile(r"\\\{(\d|kinds)\\\}")
 
@@ -121,7 +123,7 @@ def extract_names(text: str, names: Collection[str]) -> list[str]:
 def parse_count(text: str) -> int | None:
     """Return the count at the beginning of a text, such as 3 for 'three animals: ...', or None."""
     match = re.match(r"(two|three|four) \w+:", text)
-    return _NUMBER_WORDS.index(match[1]) + 2 if match else None
+    return NUMBER_WORDS.index(match[1]) + 2 if match else None
 
 
 def expected_names(

@@ -23,8 +23,7 @@ def describe(name: str, model: Model) -> dict[str, Any]:
     return {
         "name": name,
         "can_edit": info.can_edit,
-        # Only paradigms that choose the length of a text accept the gap <document>.
-        "any_parts": info.gap_tokens is None,
+        "any_parts": info.chooses_parts,
         "names": info.names,
         "words": () if info.names else info.words[:MAX_WORDS],
         "prompts": list_prompts(config.sampling.prompts) or DEFAULT_PROMPTS,

@@ -21,8 +21,6 @@ def make_suite(
     train_documents: Sequence[Document],
     heldout_documents: Sequence[Document],
     num_samples: int,
-    *,
-    variable_length: bool,
 ) -> base.EvalSuite:
     """Make the suite: tasks of up to `num_samples` documents each, for the concepts in training.
 
@@ -32,20 +30,17 @@ def make_suite(
         heldout_documents: documents for the editing task; may be empty. Their combinations of
             concepts do not occur in training documents.
         num_samples: number of documents per task.
-        variable_length: whether the model chooses the number of images.
     """
     seen = [concept for concept in concepts if concept.in_training]
     classifier = NearestImage.from_images(seen)
     asked = label_tasks.spread_evenly(seen, num_samples)
-    tasks = label_tasks.make_tasks(asked, seen, classifier, variable_length=variable_length)
+    tasks = label_tasks.make_tasks(asked, seen, classifier)
     if heldout_documents:
         documents = [heldout_documents[i] for i in range(min(num_samples, len(heldout_documents)))]
         images = {concept.name: concept.pixels for concept in seen}
         tasks.append(
             editing.make_task(documents, images, lambda pixels: classifier([pixels])[0], seed=0)
         )
-    if not variable_length:
-        return base.EvalSuite(tuple(tasks))
     return base.EvalSuite(
         tuple(tasks),
         functools.partial(label_tasks.image_count_fractions, "reference", train_documents),

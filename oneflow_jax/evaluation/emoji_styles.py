@@ -34,7 +34,6 @@ def make_suite(
     train_documents: Sequence[Document],
     num_samples: int,
     *,
-    variable_length: bool,
     seed: int = 0,
 ) -> base.EvalSuite:
     """Make the suite: tasks of `num_samples` documents each.
@@ -44,13 +43,12 @@ def make_suite(
         classifier: function that labels what images show.
         train_documents: training documents, for the reference metrics.
         num_samples: number of documents per task.
-        variable_length: whether the model chooses the number of images.
         seed: RNG seed of the augmented copies for the reference metrics.
     """
     train = [drawing for drawing in drawings if drawing.in_training]
     pairs = [drawing for drawing in drawings if drawing.pair_held_out]
     asked = label_tasks.spread_evenly(train, num_samples)
-    tasks = label_tasks.make_tasks(asked, drawings, classifier, variable_length=variable_length)
+    tasks = label_tasks.make_tasks(asked, drawings, classifier)
     tasks.append(
         label_tasks.make_image_task("styled", [drawing.label for drawing in asked], classifier)
     )
@@ -61,7 +59,7 @@ def make_suite(
     def measure_reference() -> Mapping[str, float]:
         counts = label_tasks.image_count_fractions("reference", train_documents)
         accuracy = measure_classifier("reference_composition", classifier, pairs, seed)
-        return accuracy | (counts if variable_length else {})
+        return accuracy | counts
 
     return base.EvalSuite(tuple(tasks), measure_reference)
 

@@ -130,16 +130,13 @@ class ReferenceData:
 
 
 def extend_suite(
-    suite: base.EvalSuite, reference: ReferenceData, layouts: Sequence[Document], num_samples: int
+    suite: base.EvalSuite, reference: ReferenceData, num_samples: int
 ) -> base.EvalSuite:
     """Return the suite with the metrics of this module added.
 
     Args:
         suite: the suite of `emoji.make_suite` or `emoji_styles.make_suite`.
         reference: real data and networks to compare with.
-        layouts: prompts of the task "document" for models that cannot choose the number of images:
-            each prompt fixes the number of images of a document. The sequence is empty for models
-            that choose the number, because their suite already has the task.
         num_samples: number of documents per task.
     """
     extras = {
@@ -152,8 +149,6 @@ def extend_suite(
         _add_metrics(task, extras[task.name]) if task.name in extras else task
         for task in suite.tasks
     ]
-    if layouts:
-        tasks.append(base.EvalTask("document", tuple(layouts), extras["document"]))
     if reference.unseen_images:
         asked = label_tasks.spread_evenly(reference.unseen_images, num_samples)
         names = [image.name for image in asked]

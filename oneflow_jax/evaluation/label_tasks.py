@@ -10,7 +10,7 @@
     joint_diversity          effective number of distinct names in these documents, exp(entropy),
                              divided by the number of names in training
 
-Models that choose the number of images also generate whole documents without a prompt:
+Whole documents, generated from the prompt <document>, have these metrics:
 
     document_alignment          fraction of images that show the right label: the labels in the text
                                 and what the images show are aligned as two sequences
@@ -50,8 +50,6 @@ def make_tasks(
     asked: Sequence[LabeledImage],
     known: Sequence[LabeledImage],
     classifier: interleaved.ImageClassifier,
-    *,
-    variable_length: bool,
 ) -> list[base.EvalTask]:
     """Make the tasks; each has as many documents as `asked` has images.
 
@@ -59,9 +57,8 @@ def make_tasks(
         asked: training images; the prompts contain their names or their pixels.
         known: all images that a document can name or show.
         classifier: function that labels what images show.
-        variable_length: whether the model chooses the number of images.
     """
-    tasks = [
+    return [
         make_image_task("text_to_image", [image.name for image in asked], classifier),
         base.EvalTask(
             "image_to_text",
@@ -74,12 +71,13 @@ def make_tasks(
             (Document((Gap("text"), Gap("image"))),) * len(asked),
             functools.partial(_score_joint, known, classifier),
         ),
+        base.EvalTask(
+            "document",
+            (Document((Gap("document"),)),) * len(asked),
+            functools.partial(_score_documents, known, classifier),
+            may_insert_images=True,
+        ),
     ]
-    if variable_length:
-        prompts = (Document((Gap("document"),)),) * len(asked)
-        score = functools.partial(_score_documents, known, classifier)
-        tasks.append(base.EvalTask("document", prompts, score, may_insert_images=True))
-    return tasks
 
 
 def make_image_task(

@@ -6,6 +6,7 @@
 | tokenizer.model     | the SentencePiece model                                             |
 | tokenizer.json      | in its place, the tokenizer of a pretrained language model          |
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
+| layouts.json        | layouts of training documents, with their frequencies               |
 | source.json         | custom data: fingerprint of the documents that the run trains on    |
 | finetune.json       | fine-tuning: the start model, and the tokens that were added to it  |
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
@@ -43,6 +44,8 @@ TOKENIZER = "tokenizer.model"
 PRETRAINED_TOKENIZER = "tokenizer.json"
 TOKENIZERS = (TOKENIZER, PRETRAINED_TOKENIZER)
 LATENTS = "latents.json"
+LAYOUTS = "layouts.json"
+DERIVED = (*TOKENIZERS, LATENTS, LAYOUTS)
 SOURCE = "source.json"
 FINETUNE = "finetune.json"
 DATA_REPORT = "data_report.json"
@@ -145,8 +148,8 @@ def check_config(
 
 
 def delete_derived(workdir: epath.Path) -> None:
-    """Delete the tokenizer and the statistics of latents of a run."""
-    for name in (*TOKENIZERS, LATENTS):
+    """Delete the tokenizer, the statistics of latents and the layouts of a run."""
+    for name in DERIVED:
         (workdir / name).unlink(missing_ok=True)
 
 

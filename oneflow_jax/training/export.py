@@ -3,6 +3,7 @@
     <folder>/config.json           the resolved configuration
     <folder>/tokenizer.model       the SentencePiece model, or tokenizer.json (`build.tokenizers`)
     <folder>/latents.json          mean and std of the latents, if the codec has an autoencoder
+    <folder>/layouts.json          layouts of training documents (`data.known_layouts`)
     <folder>/codec/                the autoencoder, if the codec has one, in the layout of diffusers
     <folder>/weights.safetensors   the EMA parameters in float16, by parameter name; in float32 if
                                    the export is an imported language model
@@ -83,7 +84,7 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     if workdir.is_export(output) and (output / workdir.CODEC).exists():
         (output / workdir.CODEC).rmtree()
-    for name in (*workdir.TOKENIZERS, workdir.LATENTS):
+    for name in workdir.DERIVED:
         if (run_dir / name).exists():
             workdir.write_atomically(output / name, (run_dir / name).read_bytes())
         else:

@@ -8,7 +8,9 @@ import pytest
 from etils import epath
 
 import oneflow_jax as of
-from oneflow_jax import generate
+from oneflow_jax.generation import generator as generation
+from oneflow_jax.generation import sampler as samplers
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import programs
 from tests import runs
 
@@ -55,7 +57,7 @@ def edit(model, rng, images):
 def test_random_requests_compile_nothing_after_the_warm_up(compiled):
     folder = runs.trained_run()[1]
     model = of.load(folder, {"sampling.steps": 2, "evaluation.batch_size": 16})
-    generate.PROGRAMS.clear()
+    generation.PROGRAMS.clear()
     rng = np.random.default_rng(0)
     for images in IMAGES:
         for samples in (1, 9):
@@ -76,7 +78,7 @@ def test_random_requests_compile_nothing_after_the_warm_up(compiled):
 def test_models_share_programs():
     folder = runs.trained_run()[1]
     first, second = (of.load(folder, {"sampling.steps": 2}) for _ in range(2))
-    generate.PROGRAMS.clear()
+    generation.PROGRAMS.clear()
     assert first.generate("red <image>") == second.generate("red <image>")
     assert (first.num_compilations, second.num_compilations) == (1, 0)
 
@@ -85,7 +87,7 @@ def make_constant_programs(generator, inputs):
     """Return programs in which the plan's values are constants."""
     *_, plan = inputs
     parts = {"model": generator.system.model, "paradigm": generator.system.paradigm}
-    make_sampler = functools.partial(generate.make_sampler, **parts)
+    make_sampler = functools.partial(samplers.make_sampler, **parts)
     return programs.SamplerPrograms(lambda *arrays: make_sampler(*arrays[:-1], plan))
 
 
@@ -104,7 +106,7 @@ def test_documents_are_those_of_programs_with_constants(kind, options, more, tmp
     options = options | more | {"steps": 3, "image_guidance_scale": 1.5}
     prompt = ["red", of.IMAGE, of.TEXT]
     documents = model.generate(prompt, samples=4, **options)
-    monkeypatch.setattr(generate.Generator, "_programs", make_constant_programs)
+    monkeypatch.setattr(Generator, "_programs", make_constant_programs)
     for document, constant in zip(
         documents, model.generate(prompt, samples=4, **options), strict=True
     ):

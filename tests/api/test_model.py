@@ -15,11 +15,12 @@ import pytest
 from etils import epath
 
 import oneflow_jax as of
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.api.document import to_internal
 from oneflow_jax.build import sampling as sampling_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import toy
+from oneflow_jax.generation import generator as generation
 from oneflow_jax.runtime import workdir
 from oneflow_jax.viewer import trajectory
 from tests import runs
@@ -49,7 +50,7 @@ def traces(model, monkeypatch):
         return sampler(self, apply, table, keys, canvas, plan)
 
     monkeypatch.setattr(kind, "sampler", traced_sampler)
-    generate.PROGRAMS.clear()  # Other tests may have compiled the same programs.
+    generation.PROGRAMS.clear()  # Other tests may have compiled the same programs.
     return shapes
 
 
@@ -255,7 +256,7 @@ PROMPTS = [
     (PIL.Image.new("RGB", (0, 3)), "empty"),
     ("<imgae>", "imgae"),
     ("<text> and words", "text:3"),
-    ("<document>", "edit_flow"),
+    ("<document> red", "last part"),
     ("<image:none.png>", "none.png"),
     ("Ж <image>", "Ж"),
     ("<image> " * 40, "data.sequence_length"),

@@ -316,22 +316,6 @@ def test_flow_map_starts_from_the_run_of_the_ablation(tmp_path, monkeypatch, cap
     assert "| renoise:16 | 1 | 16 | 0.250 | – |" in capsys.readouterr().out
 
 
-def test_ablation_documents_of_the_two_sets_are_disjoint(monkeypatch):
-    used = []
-    train = types.SimpleNamespace()
-    documents = type("Documents", (), {"__getitem__": lambda _, index: index})()
-    monkeypatch.setattr(ablation.data, "open_split", lambda config, split: documents)
-    monkeypatch.setattr(
-        ablation.evaluation, "layout_template", lambda document, layout: used.append(document)
-    )
-    system = types.SimpleNamespace(
-        config=train, layout=types.SimpleNamespace(variable_length=False)
-    )
-    for first in ablation.DOCUMENT_SETS.values():
-        ablation.make_prompts(system, first * 8, 8)
-    assert len(used) == len(set(used)) == 16
-
-
 def test_judge_separates_real_and_shuffled_documents(tmp_path, monkeypatch, capsys):
     quick = functools.partial(image_name_judge.Judge.train, copies=8, steps=150)
     monkeypatch.setattr(image_name_judge.Judge, "train", quick)

@@ -69,5 +69,20 @@ def test_two_texts_must_be_right_and_shown(judge, first, second, in_order, right
     assert shipped.score_two_texts(model, judge, 4, FLAGS).tolist() == [right] * 8
 
 
+class ModelOfCounts:
+    """A model that generates two images after every text."""
+
+    def generate_batch(self, prompts, **options):
+        return [of.Document([prompt.split("<")[0], draw("ant"), draw("bee")]) for prompt in prompts]
+
+
+def test_the_number_of_images_must_be_the_stated_one(judge):
+    right = shipped.score_stated_number(ModelOfCounts(), judge, FLAGS)
+    rng = np.random.default_rng(FLAGS.seed)
+    stated = rng.choice(["two", "three", "four"], FLAGS.documents)
+    assert right.tolist() == (stated == "two").tolist()
+    assert 0 < right.sum() < len(right)
+
+
 def test_a_document_without_texts_is_wrong(judge):
     assert judge([of.Document([draw("ant"), draw("bee")])]).tolist() == [False]

@@ -1,16 +1,13 @@
 """Tests of building the suite, and that wrong values and missing files are reported early."""
 
-import dataclasses
-
 import pytest
 
 from configs import emoji_styles as emoji_styles_config
 from configs import quickstart
-from oneflow_jax.build import data, evaluation
+from oneflow_jax.build import evaluation
 from oneflow_jax.codecs.patches import PatchCodec
 from oneflow_jax.data import emoji, emoji_styles, vocab
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import image_name_judge, image_set_distance
 from tests.build.test_autoencoder_system import without_packages  # noqa: F401 - a fixture
@@ -47,18 +44,6 @@ def layout():
     words = (form.format(*[f"{styles} {name}"] * 3) for form in forms for name in names)
     codec = PatchCodec(pixels=24, patch_size=8, image_channels=3, mean=0.0, std=1.0)
     return layouts.Layout(vocab.train_sentencepiece(words, 128), codec, length=96, text_slots=6)
-
-
-def test_layout_template_has_the_slots_of_its_document(layout):
-    pixels = concepts()[0].pixels
-    for words in ("a fox", "a picture of a fox: a fox", "three animals: a fox and an owl"):
-        document = Document((Text(words), Image(pixels), Text("a fox"), Image(pixels)))
-        bare = evaluation.layout_template(document, layout)
-        assert all(isinstance(part, Gap) for part in bare.parts)
-        row, prompt_row = layout.row(document), layout.prompt_row(bare)
-        for name in ("modality", "position", "span"):
-            assert row[name].tolist() == prompt_row[name].tolist(), name
-        assert prompt_row["is_given"].tolist() == (prompt_row["position"][:, 0] == 0).tolist()
 
 
 def concepts():
@@ -106,15 +91,7 @@ def test_all_metrics_of_emoji_in_styles(layout, tmp_path):
         suites.append({task.name: task for task in evaluation.make_suite(settings, layout).tasks})
     plain, whole = suites
     assert {"styled", "composition"} <= set(plain)
-    assert set(whole) - set(plain) == {"document", "unseen"}
-    train = data.open_split(settings, "train")
-    assert whole["document"].prompts == tuple(
-        evaluation.layout_template(train[n], layout) for n in range(8)
-    )
-    growing = dataclasses.replace(layout, text_slots=0)
-    assert growing.variable_length
-    tasks = [task.name for task in evaluation.make_suite(settings, growing).tasks]
-    assert tasks.count("document") == 1
+    assert set(whole) - set(plain) == {"unseen"}
     reference = evaluation.reference_data(settings)
     names = {image.name for image in reference.train_images}
     assert not names & {image.name for image in reference.heldout_images}
@@ -122,13 +99,13 @@ def test_all_metrics_of_emoji_in_styles(layout, tmp_path):
     assert names >= {image.name for image in reference.heldout_pairs}
 
 
-def test_full_metrics_add_the_document_and_unseen_tasks(layout, tmp_path):
+def test_full_metrics_add_the_task_of_unseen_names(layout, tmp_path):
     plain = evaluation.make_suite(config(data__dir=str(tmp_path)), layout)
     whole = evaluation.make_suite(
         config(data__dir=str(tmp_path), evaluation__full_metrics=True), layout
     )
     more = {task.name for task in whole.tasks} - {task.name for task in plain.tasks}
-    assert more == {"document", "unseen"}
+    assert more == {"unseen"}
     document = next(task for task in whole.tasks if task.name == "document")
     assert len(document.prompts) == 8
 

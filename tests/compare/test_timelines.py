@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 
-from oneflow_jax import generate
 from oneflow_jax.canvas import Modality
 from oneflow_jax.compare import timelines
 from oneflow_jax.data.document import Document, Image, Text
+from oneflow_jax.generation.running_batch import GeneratedBatch
 from oneflow_jax.viewer import trajectory
 from tests import tiny
 
@@ -19,7 +19,7 @@ def autoregressive_sample(document, num_images, nfe_per_image):
     canvas = layout.canvas([layout.row(document)])
     words = int(np.sum(canvas.modality[0] == Modality.TEXT)) - 1  # BOS does not count.
     passes = 1 + words + num_images * nfe_per_image
-    return layout, generate.GeneratedBatch([], canvas, None, passes, [False])
+    return layout, GeneratedBatch([], canvas, None, passes, [False])
 
 
 def test_tokens_take_one_pass_each_and_images_the_rest():

@@ -49,7 +49,7 @@ class FakeModel:
 
     def info(self):
         return ModelInfo(
-            self.name, "oneflow", 1_350_000, 8, 6, 96, self.can_edit, ("a", "red"), NAMES
+            self.name, "oneflow", 1_350_000, 8, 6, 96, False, self.can_edit, ("a", "red"), NAMES
         )
 
     def list_warnings(self, prompt):

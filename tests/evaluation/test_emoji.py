@@ -19,7 +19,7 @@ def images(concepts):
 
 @pytest.fixture(scope="module")
 def tasks(concepts):
-    suite = emoji.make_suite(concepts, (), (), num_samples=80, variable_length=True)
+    suite = emoji.make_suite(concepts, (), (), num_samples=80)
     return {task.name: task for task in suite.tasks}
 
 
@@ -109,12 +109,7 @@ def test_joint(tasks, images):
     assert [cell[2] for cell in score.gallery] == ["right", "right", "wrong", "wrong"]
 
 
-def test_only_variable_length_models_have_the_document_task(concepts, tasks):
-    fixed = {
-        task.name
-        for task in emoji.make_suite(concepts, (), (), num_samples=3, variable_length=False).tasks
-    }
-    assert set(tasks) - fixed == {"document"}
+def test_the_model_chooses_the_parts_of_the_document_task(tasks):
     assert [part.kind for part in tasks["document"].prompts[0].parts] == ["document"]
     assert tasks["document"].may_insert_images
     assert not tasks["joint"].may_insert_images
@@ -177,7 +172,7 @@ def test_document_count_accuracy_compares_stated_and_actual_counts(images, tasks
 def test_reference_image_counts_are_reported(concepts, images):
     one = make_document(next(iter(images)), images)
     two = Document(one.parts * 2)
-    suite = emoji.make_suite(concepts, (one, two), (), num_samples=3, variable_length=True)
+    suite = emoji.make_suite(concepts, (one, two), (), num_samples=3)
     assert [suite.measure_reference()[f"reference_num_images_{n}"] for n in range(1, 5)] == [
         0.5,
         0.5,
@@ -188,7 +183,7 @@ def test_reference_image_counts_are_reported(concepts, images):
 
 def test_edit_task_uses_documents_not_in_training(concepts, images):
     one = make_document(next(iter(images)), images)
-    suite = emoji.make_suite(concepts, (), (one,) * 5, num_samples=3, variable_length=False)
+    suite = emoji.make_suite(concepts, (), (one,) * 5, num_samples=3)
     (task,) = [task for task in suite.tasks if task.name == "edit"]
     assert task.is_editing
     assert len(task.prompts) == 3

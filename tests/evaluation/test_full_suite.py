@@ -6,7 +6,7 @@ import pytest
 from oneflow_jax.data import emoji as data
 from oneflow_jax.data import emoji_styles as styles_data
 from oneflow_jax.data import sentences
-from oneflow_jax.data.document import Document, Gap, Image, Text
+from oneflow_jax.data.document import Document, Image, Text
 from oneflow_jax.evaluation import (
     emoji,
     emoji_styles,
@@ -49,9 +49,9 @@ def make_document(concept):
     return Document((label_tasks.caption_prompt(concept.name), Image(concept.pixels)))
 
 
-def make_tasks(concepts, layouts=(), **more):
-    plain = emoji.make_suite(concepts, (), (), SAMPLES, variable_length=not layouts)
-    suite = full_suite.extend_suite(plain, make_reference_data(concepts, **more), layouts, SAMPLES)
+def make_tasks(concepts, **more):
+    plain = emoji.make_suite(concepts, (), (), SAMPLES)
+    suite = full_suite.extend_suite(plain, make_reference_data(concepts, **more), SAMPLES)
     return {task.name: task for task in suite.tasks}
 
 
@@ -100,10 +100,8 @@ def test_training_copies_count_as_memorized(concepts):
     assert new.unbounded["nn_distance_ratio"] > 0.5
 
 
-def test_fixed_length_models_get_layouts_as_prompts(concepts):
-    layout = Document((Gap("text"), Gap("image")))
-    task = make_tasks(concepts, layouts=[layout] * SAMPLES)["document"]
-    assert task.prompts == (layout,) * SAMPLES
+def test_right_images_of_whole_documents_are_aligned(concepts):
+    task = make_tasks(concepts)["document"]
     score = task.score([make_document(one) for one in concepts if not one.held_out][:18])
     assert score.metrics["image_name_alignment"] == 1.0
 
@@ -152,10 +150,8 @@ def styles_suite(drawings, monkeypatch):
         classifier=nearest,
         judge=label_wrongly,
     )
-    plain = emoji_styles.make_suite(drawings, nearest, (), SAMPLES, variable_length=False)
-    return full_suite.extend_suite(
-        plain, reference, [Document((Gap("text"), Gap("image")))], SAMPLES
-    )
+    plain = emoji_styles.make_suite(drawings, nearest, (), SAMPLES)
+    return full_suite.extend_suite(plain, reference, SAMPLES)
 
 
 def test_compositions_are_held_against_real_drawings_of_their_pairs(styles_suite, drawings):

@@ -11,7 +11,6 @@ import pytest
 from etils import epath
 
 from configs import common
-from oneflow_jax import generate
 from oneflow_jax.canvas import AttentionPattern, Modality
 from oneflow_jax.codecs.autoencoder import diffusers_weights
 from oneflow_jax.codecs.autoencoder.codec import VQCodec
@@ -20,6 +19,7 @@ from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.document import Image, Text
 from oneflow_jax.errors import UserError
 from oneflow_jax.flows import losses, tasks
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.paradigms import base
 from oneflow_jax.paradigms.chameleon import Chameleon
 from oneflow_jax.samplers import ar_guidance, ar_images, ode, token_sampling
@@ -219,7 +219,7 @@ def system(request, tmp_path_factory):
 
 
 def test_chameleon_trains_and_generates_text_and_images(system):
-    generator = generate.Generator(system, train_state.init_sharded(system).params)
+    generator = Generator(system, train_state.init_sharded(system).params)
     given_image = np.full((4, 4, 3), 200, np.uint8)
     prompts = ["a picture of red: <image>", "<text> <image>", [given_image, "<document>"]]
     documents = [prompt.parse(pieces, 4) for pieces in prompts]

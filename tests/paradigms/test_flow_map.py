@@ -9,11 +9,12 @@ import pytest
 from etils import epath
 
 from configs import common, quickstart
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import prompt as prompts
 from oneflow_jax.errors import UserError
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import sharding
 from oneflow_jax.samplers import jump, ode
 from oneflow_jax.training import flow_map, loop, step, train_state
@@ -150,7 +151,7 @@ def test_samples_keep_the_prompt_and_take_one_pass_per_step(system, state, solve
     plan = sampling.sampling_plan(config, system.paradigm, "uniform")
     assert system.paradigm.nfe(plan) == steps
     prompt = prompts.parse("a picture of a tiger: <image>", 4)
-    (batch,) = generate.Generator(system, state.ema)([prompt] * 8, plan, seed=0, batch=8)
+    (batch,) = Generator(system, state.ema)([prompt] * 8, plan, seed=0, batch=8)
     assert [document.parts[0] for document in batch.documents] == [prompt.parts[0]] * 8
     first, second, *_ = (document.images()[0] for document in batch.documents)
     assert np.all(np.isfinite(first))

@@ -10,9 +10,10 @@ from etils import epath
 
 import oneflow_jax as of
 from examples import torch_sampler
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import prompt
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import workdir
 from oneflow_jax.samplers import base, ode
 
@@ -57,7 +58,7 @@ def test_samples(torch_model, system, params, monkeypatch, text, lead):
     grid = system.config.sampling.time_grid
     schedule = ode.make_schedule("euler", STEPS, grid)
     placed = dataclasses.replace(system, paradigm=paradigm)
-    run = generate.Generator(placed, params)
+    run = Generator(placed, params)
     (batch,) = run(
         [prompt.parse(text, PIXELS)],
         base.SamplingPlan(schedule),

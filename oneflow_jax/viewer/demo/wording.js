@@ -8,6 +8,8 @@ const WORDS = [
   [/^body: too large.*$/s, "The images are too large together. Remove some of them."],
   [/^images: \d+ are too many.*$/s, "The document has too many images. Remove some of them."],
   [/^queue=.*$/s, "The server has too many requests. Try again in a minute."],
+  [/^<document>: this model needs it as the last part.*$/s, "Move the box “any parts” to the end of the document."],
+  [/^<document>: .*$/s, "The model knows no document that begins like this. Replace the box “any parts” by “+ image” or “+ text”."],
   [/^text (['"]).*\1: the tokenizer (has no token for|reads|spells)/s, "The model $2"],
 ];
 

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from oneflow_jax import evaluate, generate
+from oneflow_jax import evaluate
 from oneflow_jax.build import sampling
 from oneflow_jax.canvas import Modality
 from oneflow_jax.data import prompt, toy
 from oneflow_jax.errors import UserError
+from oneflow_jax.generation.generator import Generator
 from oneflow_jax.runtime import padding, sharding
 from oneflow_jax.samplers import ode
 from oneflow_jax.samplers.base import SamplingPlan
@@ -38,7 +39,7 @@ def documents():
 @pytest.fixture(scope="module")
 def generator():
     system, folder = runs.trained_run()
-    return generate.Generator(system, evaluate.load_ema_params(system, folder))
+    return Generator(system, evaluate.load_ema_params(system, folder))
 
 
 def generate_batches(generator, prompts, chosen, seed=0, batch=8, **options):
@@ -106,7 +107,7 @@ def on_one_device(generator):
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
     system = dataclasses.replace(generator.system, mesh=mesh)
     params = jax.device_put(generator.params, sharding.replicated_sharding(mesh))
-    return generate.Generator(system, params)
+    return Generator(system, params)
 
 
 def test_documents_depend_on_seed_and_index(generator, eight_documents):

@@ -1,0 +1,1 @@
+"""Generation: a trained model fills the gaps of documents, or edits documents."""
