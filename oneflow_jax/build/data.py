@@ -93,18 +93,18 @@ def load_known_layouts(
 ) -> known_layouts.KnownLayouts | None:
     """Return the layouts of the training documents, for models that do not choose the layout.
 
-    The first call in a mode of `READING_MODES` counts them, and writes them to the run's folder.
-    The result is None if the folder does not have them, or if the model chooses the layout.
+    Each start of training counts them, because the data may have changed, and writes them to the
+    run's folder. The other modes of `READING_MODES` count them only if the folder does not have
+    them. The result is None in other modes without the file, or if the model chooses the layout.
     """
     if layout.variable_length:
         return None
     path = folder / workdir.LAYOUTS
-    if mode in READING_MODES:
+    if mode == "train" or (mode in READING_MODES and not path.exists()):
         with distributed.primary_first():
-            if not path.exists():
-                outlines = overflow.iter_outlines(open_split(config, "train"), LAYOUT_DOCUMENTS)
-                found = known_layouts.count(outlines, layout)
-                workdir.write_atomically(path, found.to_json(), primary_only=False)
+            outlines = overflow.iter_outlines(open_split(config, "train"), LAYOUT_DOCUMENTS)
+            found = known_layouts.count(outlines, layout)
+            workdir.write_atomically(path, found.to_json(), primary_only=False)
     return known_layouts.KnownLayouts.from_json(path.read_text()) if path.exists() else None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax import evaluate
+from oneflow_jax.build import data
 from oneflow_jax.canvas import EmbeddingTable
 from oneflow_jax.data import known_layouts, prompt, vocab
 from oneflow_jax.data.document import Document, Gap
@@ -127,3 +128,20 @@ def test_models_of_earlier_versions_refuse_open_layouts(generator):
     system = dataclasses.replace(generator.system, known_layouts=None)
     with pytest.raises(UserError, match="an earlier version trained it"):
         next(iter(Generator(system, generator.params)([OPEN], PLAN, seed=0, batch=8)))
+
+
+def test_training_counts_again_when_it_resumes(tmp_path):
+    """The data may have changed since the layouts were counted; other modes read the file."""
+    system, folder = runs.trained_run()
+    copy = runs.copy_run(folder, tmp_path)
+    stale = known_layouts.KnownLayouts(((8, 0),), (1,), 1)
+    (copy / workdir.LAYOUTS).write_text(stale.to_json())
+
+    def load(mode):
+        return data.load_known_layouts(system.config, copy, system.layout, mode)
+
+    assert load("evaluate") == load("sample") == stale
+    assert load("train") == load("sample") == system.known_layouts
+    (copy / workdir.LAYOUTS).unlink()
+    assert load("sample") is None
+    assert load("evaluate") == system.known_layouts
