@@ -49,7 +49,7 @@ def test_export_samples_like_its_run(export_folder, monkeypatch, tmp_path):
     )
     assert differences.max() <= 2  # Of 255 gray levels; weights are rounded to float16.
     assert sorted(path.name for path in export_folder.iterdir()) == [
-        "config.json", "tokenizer.model", "weights.safetensors",
+        "config.json", "layouts.json", "tokenizer.model", "weights.safetensors",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []  # No data are prepared.
 
