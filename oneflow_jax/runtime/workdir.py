@@ -7,6 +7,7 @@
 | tokenizer.json      | in its place, the tokenizer of a pretrained language model          |
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
 | source.json         | custom data: fingerprint of the documents that the run trains on    |
+| choices.json        | values that the program chose, with reasons                         |
 | finetune.json       | fine-tuning: the start model, and the tokens that were added to it  |
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
 | codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
@@ -44,6 +45,7 @@ PRETRAINED_TOKENIZER = "tokenizer.json"
 TOKENIZERS = (TOKENIZER, PRETRAINED_TOKENIZER)
 LATENTS = "latents.json"
 SOURCE = "source.json"
+CHOICES = "choices.json"
 FINETUNE = "finetune.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
