@@ -119,13 +119,12 @@ def choose_evaluation_interval(config: ml_collections.ConfigDict, measure: Measu
     measured = measure()
     shortest = measured.evaluation_seconds / (MAX_LOSS_TIME * measured.step_seconds)
     wanted = max(config.steps // NUM_EVALUATIONS, MIN_INTERVAL, math.ceil(shortest))
-    interval = min(wanted, config.steps)
-    count = config.steps // interval
-    minutes = count * measured.evaluation_seconds / 60
+    count = max(1, config.steps // wanted)
     return Choice(
-        interval,
-        f"so that the run has {count} evaluations, which take about {minutes:.1f} minutes in all "
-        f"({measured.evaluation_seconds:.1f} s each)",
+        config.steps // count,
+        f"so that the run has {count} evaluation{'s' if count > 1 else ''} of "
+        f"{measured.evaluation_seconds:.1f} s, beside "
+        f"{config.steps * measured.step_seconds / 60:.1f} minutes of training steps",
     )
 
 
@@ -146,14 +145,17 @@ def choose_num_samples(config: ml_collections.ConfigDict, measure: MeasureSpeed)
     del measure
     options = config.sampling
     factor = guidance.nfe_factor(options.image_guidance_scale, options.text_guidance_scale)
-    passes = FORWARD_PASSES_PER_STEP * MAX_GENERATION_TIME * config.steps
-    documents = passes * config.batch_size / (factor * sum(config.evaluation.nfe))
-    affordable = int(documents - MORE_SAMPLES) // SAMPLES_FACTOR
-    samples = min(config.evaluation.num_samples, max(affordable, MIN_SAMPLES))
+    time_of_document = factor * sum(config.evaluation.nfe) / FORWARD_PASSES_PER_STEP
+    time_of_training = config.batch_size * config.steps  # in training steps of one row
+    affordable = int(MAX_GENERATION_TIME * time_of_training / time_of_document - MORE_SAMPLES)
+    allowed = max(affordable // SAMPLES_FACTOR, MIN_SAMPLES)
+    samples = min(config.evaluation.num_samples, allowed)
+    part = (SAMPLES_FACTOR * samples + MORE_SAMPLES) * time_of_document / time_of_training
+    limit = "; it is the minimum" if samples == MIN_SAMPLES else ""
     return Choice(
         samples,
-        "so that generating documents after training takes at most about "
-        f"{MAX_GENERATION_TIME:.0%} of its time; at least {MIN_SAMPLES}",
+        f"so that generating documents after training takes at most about {part:.0%} of the time "
+        f"of training steps{limit}",
     )
 
 

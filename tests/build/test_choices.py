@@ -118,7 +118,9 @@ def test_evaluations_take_a_bounded_part_of_the_time(evaluation_seconds):
 def test_a_run_has_an_evaluation_even_if_it_takes_longer_than_training():
     config = workdir.replace_values(runs.make_config(), {"steps": 10})
     slow = speed.Speed(0.1, 60.0)
-    assert choices.choose_evaluation_interval(config, lambda: slow).value == 10
+    interval, reason = choices.choose_evaluation_interval(config, lambda: slow)
+    assert interval == 10
+    assert reason.startswith("so that the run has 1 evaluation of 60.0 s, beside 0.0 minutes")
 
 
 @pytest.mark.parametrize(("minutes", "least", "most"), [(0.2, 8, 8), (4.0, 20, 40), (60.0, 64, 64)])
@@ -131,8 +133,9 @@ def test_short_runs_generate_fewer_documents(minutes, least, most):
         "evaluation.nfe": (16,),
     }
     config = workdir.replace_values(runs.make_config(), values)
-    samples = choices.choose_num_samples(config, lambda: FAST).value
+    samples, reason = choices.choose_num_samples(config, lambda: FAST)
     assert least <= samples <= most
+    assert ("it is the minimum" in reason) == (minutes < 1)
     passes = 16 * (4 * samples + choices.MORE_SAMPLES) / config.batch_size
     if samples > choices.MIN_SAMPLES:
         allowed = choices.MAX_GENERATION_TIME * choices.FORWARD_PASSES_PER_STEP
