@@ -4,7 +4,8 @@
     python -m oneflow_jax.main --config=configs/finetune.py:START --config.source.path=FOLDER
 
 START is the folder of a run or of an export, or "shipped" for the model of the package. Codec,
-network, paradigm, text lengths and sampler are those of START.
+network, paradigm and sampler are those of START. Texts and rows have at least the lengths of START,
+and longer ones if your documents need them (build/row_lengths.py).
 """
 
 import ml_collections
@@ -37,7 +38,10 @@ def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
     config.name = "finetune"
     config.init_from = str(folder)
     config.minutes = 10.0  # time to train, if `steps` is chosen
-    config.choose = ("steps", "evaluation.every", "checkpoint.every")
+    config.choose = (
+        *("data.sequence_length", "steps"),
+        *("evaluation.every", "checkpoint.every", "evaluation.num_samples"),
+    )
 
     prompts = config.sampling.prompts
     for name in SECTIONS_OF_START:
@@ -46,6 +50,8 @@ def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
     config.source.pixels = config.codec.get_ref("pixels")
     config.data.sequence_length = saved.data.sequence_length
     config.data.text_slot_multiple = saved.data.text_slot_multiple
+    if config.data.text_slot_multiple:  # Other paradigms do not pad texts.
+        config.choose = ("data.text_slot_multiple", *config.choose)
 
     config.finetune = ml_collections.ConfigDict()
     # Maximum number of tokens to add for characters and words that the tokenizer lacks; 0: none.

@@ -44,7 +44,7 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     # machine (build/choices.py). A value that you give on the command line is not chosen.
     config.choose = (
         *("data.sequence_length", "batch_size", "steps"),
-        *("evaluation.every", "checkpoint.every"),
+        *("evaluation.every", "checkpoint.every", "evaluation.num_samples"),
     )
 
     config.paradigm.image_weight = 3.0

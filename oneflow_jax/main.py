@@ -157,7 +157,7 @@ def _clean(config: ml_collections.ConfigDict) -> None:
 
 def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
     from oneflow_jax import evaluate, sample
-    from oneflow_jax.build import choices, custom_data, data, export_run
+    from oneflow_jax.build import choice_record, choices, custom_data, data, export_run
     from oneflow_jax.build import system as system_lib
     from oneflow_jax.data import overflow
     from oneflow_jax.training import loop
@@ -205,6 +205,8 @@ def _run_document_model(config: ml_collections.ConfigDict, folder: epath.Path) -
     if MODE.value in ("train", "evaluate"):
         figures = evaluate.run(system, folder, output)
         _print(evaluate.format_table(figures, evaluate.find_overfitting(system, folder)))
+        if chosen := choice_record.format_table(choice_record.read(folder, config)):
+            _print(chosen)
         _print(f"Metrics: {output / workdir.EVALUATION}")
     if MODE.value in ("train", "sample"):
         _print(f"Page: {sample.run(system, folder, prompts, edit=is_edit, output=output)}")
@@ -224,7 +226,7 @@ def _report_data(
     config: ml_collections.ConfigDict, layout: "layouts.Layout", folder: epath.Path
 ) -> epath.Path:
     """Print notices about the user's data, and write the data report; return its path."""
-    from oneflow_jax.build import custom_data, data
+    from oneflow_jax.build import choice_record, custom_data, data
     from oneflow_jax.data import overflow
     from oneflow_jax.data.custom import manifest, notices, prepare, summary
     from oneflow_jax.viewer import data_report
@@ -238,6 +240,7 @@ def _report_data(
     for sentence in sentences:
         _print(f"Notice: {sentence}")
     figures = summary.summarize_data(config.source.path, prepared, usage, sentences)
+    figures["choices"] = choice_record.read(folder, config)
     return data_report.write_report(figures, source, folder)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from oneflow_jax import evaluate
-from oneflow_jax.build import sampling
+from oneflow_jax.build import choice_record, sampling
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import prompt, prompt_rows, sources, spelling
@@ -131,6 +131,7 @@ def _write_page(
         findings=evaluate.describe_run(system, folder, path.parent)[::-1],
         sheet=_read_sheet(path.parent),
         baselines=_list_baselines(evaluate.read_metrics(folder, path.parent)),
+        choices=choice_record.read(folder, config),
         intro=_intro_text(system, edit=edit),
     )
 

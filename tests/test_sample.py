@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from oneflow_jax import sample
+from oneflow_jax.build import choice_record
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import prompt
 from oneflow_jax.errors import UserError
@@ -19,6 +20,7 @@ PROMPTS = ("<text> <image>", "a picture of red: <image>")
 def written_page(tmp_path_factory):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path_factory.mktemp("sample"))
+    choice_record.write(folder, "steps", choice_record.Choice(runs.STEPS, "so that it is short"))
     config = runs.make_config(sampling__num_samples=2, sampling__steps=3)
     path = sample.run(system_lib.system(config, folder), folder, PROMPTS)
     return folder, path
@@ -43,6 +45,11 @@ def test_page_has_every_document_and_step(written_page):
     names = {curve["name"] for curve in data["curves"]}
     assert {"training, sum", "training, text", "held-out, text"} <= names
     assert data["baselines"] == []
+
+
+def test_page_lists_what_the_program_chose_for_the_run(written_page):
+    text, _ = page_data(written_page[1])
+    assert f"<td>{runs.STEPS}</td><td>so that it is short</td>" in text
 
 
 def test_film_strip_is_next_to_the_page(written_page):

@@ -6,54 +6,52 @@
     data.sequence_length      95 % of the documents fit a row, and three usual ones together
     batch_size                a batch has about 2,048 slots
     steps                     training takes about `config.minutes`
-    evaluation.every          the run has 20 evaluations, or fewer if it is short
+    evaluation.every          the run has 20 evaluations, or fewer if they would take longer than an
+                              eighth of the time of the training steps
     checkpoint.every          each evaluated checkpoint can become the best one
+    evaluation.num_samples    the documents that are generated after training take another eighth
 
 The chosen values are saved in the configuration of the run, so a resumed run keeps them
-(`workdir.load_choices`). A value that is given on the command line is not chosen.
+(`workdir.load_choices`), and `choices.json` has the reasons (`build.choice_record`). A value that
+is given on the command line is not chosen.
 """
 
-import dataclasses
+import functools
 import logging
 import math
-import statistics
-import time
 from collections.abc import Callable
 
 import jax
 import ml_collections
-import numpy as np
 from etils import epath
 
-from oneflow_jax.build import data
-from oneflow_jax.build import system as system_lib
+from oneflow_jax.build import choice_record, data, finetune, row_lengths, speed
+from oneflow_jax.build.choice_record import Choice
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, sharding, workdir
-from oneflow_jax.training import loop, train_state
-
-QUANTILE = 0.95
-"""Fraction of the texts that fit a gap, and of the documents that fit a row."""
-
-MAX_MEASURED_DOCUMENTS = 2_000
-"""Maximum number of documents whose lengths are measured, spread evenly over the split."""
-
-TEXT_SLOT_UNIT, MAX_TEXT_SLOTS = 4, 64
-ROW_UNIT, MIN_ROW, MAX_ROW = 16, 128, 512
-DOCUMENTS_PER_ROW = 3
-"""Documents of median length that a row should hold, so that few of its slots stay empty."""
+from oneflow_jax.evaluation import own_data
+from oneflow_jax.runtime import workdir
+from oneflow_jax.samplers import guidance
 
 BATCH_SLOTS = 2_048
-
-WARM_STEPS, TIMED_STEPS = 2, 8
-"""Training steps to compile and warm up, and steps to measure."""
 
 NUM_EVALUATIONS, MIN_INTERVAL = 20, 25
 """Evaluations of a run, and minimum number of steps between them, because each takes seconds."""
 
-Choice = tuple[int, str]
-"""A value and the reason for it."""
+MAX_LOSS_TIME, MAX_GENERATION_TIME = 1 / 8, 1 / 8
+"""Maximum time of all evaluations of losses during training, and of generating documents after it,
+as fractions of the time of the training steps."""
+
+MIN_SAMPLES = 8
+"""Minimum number of documents for each task of an evaluation, also in the shortest run."""
+
+FORWARD_PASSES_PER_STEP = 3
+"""Forward passes that take as long as a training step, whose backward pass costs two."""
+
+SAMPLES_FACTOR, MORE_SAMPLES = 4, own_data.NUM_CAPTIONS * own_data.NUM_SEEDS
+"""The suite "own" generates this multiple of `evaluation.num_samples` documents, and more."""
+
+MeasureSpeed = Callable[[], speed.Speed]
 
 
 def choose(
@@ -63,7 +61,7 @@ def choose(
 
     The function prepares the data and trains the tokenizer if they do not exist yet. The mode
     "prepare" chooses only values that depend on the data alone; the modes that do not train choose
-    nothing.
+    nothing. The values and reasons are also written to the run's folder.
 
     Raises:
         UserError: `config.choose` has a key that cannot be chosen.
@@ -75,113 +73,101 @@ def choose(
             f"{', '.join(DATA_CHOICES | TRAINING_CHOICES)}."
         )
     if mode in ("train", "prepare") and set(names) & set(DATA_CHOICES):
+        if finetune.is_finetuning(config):  # A tokenizer of another start model is deleted.
+            finetune.check_start(config, folder)
         layout = data.make_layout(config, folder)
         for name, choose_value in DATA_CHOICES.items():
             if name in names:
-                config = _apply(config, name, choose_value(config, layout))
+                config = _apply(config, folder, name, choose_value(config, layout))
     if mode == "train":
+        measure = functools.cache(functools.partial(speed.measure, config, folder))
         for name, choose_number in TRAINING_CHOICES.items():
             if name in names:
-                config = _apply(config, name, choose_number(config, folder))
+                config = _apply(config, folder, name, choose_number(config, measure))
     return config
 
 
 def _apply(
-    config: ml_collections.ConfigDict, name: str, choice: Choice
+    config: ml_collections.ConfigDict, folder: epath.Path, name: str, choice: Choice
 ) -> ml_collections.ConfigDict:
-    value, reason = choice
-    logging.info("Chosen: %s=%d, so that %s.", name, value, reason)
+    logging.info("Chosen: %s=%d, %s.", name, choice.value, choice.reason)
+    choice_record.write(folder, name, choice)
     left = tuple(other for other in config.choose if other != name)
-    return workdir.replace_values(config, {name: value, "choose": left})
-
-
-def choose_text_slots(config: ml_collections.ConfigDict, layout: layouts.Layout) -> Choice:
-    """Choose the number of slots that most texts fit."""
-    source = data.open_split(config, "train")
-    lengths = overflow.text_lengths(source, layout, MAX_MEASURED_DOCUMENTS) or [1]
-    slots = min(_round_up(np.quantile(lengths, QUANTILE), TEXT_SLOT_UNIT), MAX_TEXT_SLOTS)
-    fitting = np.mean(np.array(lengths) <= slots)
-    return slots, f"{fitting:.0%} of the texts fit the gap <text> (median {np.median(lengths):.0f})"
-
-
-def choose_sequence_length(config: ml_collections.ConfigDict, layout: layouts.Layout) -> Choice:
-    """Choose the length of a row that most documents fit whole."""
-    layout = dataclasses.replace(layout, text_slots=config.data.text_slot_multiple)
-    source = data.open_split(config, "train")
-    lengths = overflow.document_lengths(source, layout, MAX_MEASURED_DOCUMENTS)
-    median = np.median(lengths)
-    wanted = max(np.quantile(lengths, QUANTILE), DOCUMENTS_PER_ROW * median)
-    slots = int(np.clip(_round_up(wanted, ROW_UNIT), MIN_ROW, MAX_ROW))
-    fitting = np.mean(np.array(lengths) <= slots)
-    return slots, f"{fitting:.0%} of the documents fit a row (median {median:.0f} slots)"
+    return workdir.replace_values(config, {name: choice.value, "choose": left})
 
 
 def choose_batch_size(config: ml_collections.ConfigDict, layout: layouts.Layout) -> Choice:
     """Choose the number of rows of a batch, a multiple of the numbers of devices and of streams."""
     del layout
     unit = math.lcm(jax.device_count(), config.data.num_streams)
-    rows = _round_up(max(1, BATCH_SLOTS // config.data.sequence_length), unit)
-    return rows, f"a batch has {rows * config.data.sequence_length:,} slots"
+    rows = -(-max(1, BATCH_SLOTS // config.data.sequence_length) // unit) * unit
+    return Choice(rows, f"so that a batch has {rows * config.data.sequence_length:,} slots")
 
 
-def choose_steps(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
-    """Choose the number of steps for `config.minutes`, from the measured time of a step.
-
-    All processes of the run choose the same number, from the longest time.
-    """
-    logging.info(
-        "Measuring the time of a training step, to choose steps for config.minutes=%g. The step is "
-        "compiled first, which can take a minute.",
-        config.minutes,
-    )
-    measured = measure_step(system_lib.system(config, folder, "train"))
-    seconds = max(distributed.all_gather_json({str(jax.process_index()): measured}).values())
+def choose_steps(config: ml_collections.ConfigDict, measure: MeasureSpeed) -> Choice:
+    """Choose the number of steps for `config.minutes`, from the measured time of a step."""
+    seconds = measure().step_seconds
     steps = max(round(60 * config.minutes / seconds), config.optimizer.warmup_steps + 1)
-    return steps, f"training takes about {config.minutes:g} minutes ({seconds:.2f} s per step)"
+    return Choice(
+        steps,
+        f"so that training takes about {config.minutes:g} minutes ({seconds:.2f} s per step)",
+    )
 
 
-def choose_evaluation_interval(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
-    """Choose the number of steps between evaluations."""
-    del folder
-    interval = min(max(config.steps // NUM_EVALUATIONS, MIN_INTERVAL), config.steps)
-    return interval, f"the run has {config.steps // interval} evaluations"
+def choose_evaluation_interval(config: ml_collections.ConfigDict, measure: MeasureSpeed) -> Choice:
+    """Choose the number of steps between evaluations, from the measured time of an evaluation."""
+    measured = measure()
+    shortest = measured.evaluation_seconds / (MAX_LOSS_TIME * measured.step_seconds)
+    wanted = max(config.steps // NUM_EVALUATIONS, MIN_INTERVAL, math.ceil(shortest))
+    count = max(1, config.steps // wanted)
+    return Choice(
+        config.steps // count,
+        f"so that the run has {count} evaluation{'s' if count > 1 else ''} of "
+        f"{measured.evaluation_seconds:.1f} s, beside "
+        f"{config.steps * measured.step_seconds / 60:.1f} minutes of training steps",
+    )
 
 
-def choose_checkpoint_interval(config: ml_collections.ConfigDict, folder: epath.Path) -> Choice:
+def choose_checkpoint_interval(config: ml_collections.ConfigDict, measure: MeasureSpeed) -> Choice:
     """Choose the number of steps between checkpoints, so that each evaluation has one."""
-    interval, _ = choose_evaluation_interval(config, folder)
-    return interval, "each evaluation has a checkpoint"
+    del measure
+    interval = min(config.evaluation.every, config.steps)
+    return Choice(interval, "so that each evaluation has a checkpoint")
 
 
-def measure_step(system: system_lib.System) -> float:
-    """Return the median time of a training step on this machine, in seconds."""
-    seconds = []
-    with sharding.mesh_context(system.mesh):
-        state, step = train_state.init_sharded(system), loop.jit_train_step(system)
-        batches = iter(system.train_batches())
-        try:
-            for _ in range(WARM_STEPS + TIMED_STEPS):
-                began = time.perf_counter()
-                state, metrics = step(state, next(batches))
-                jax.block_until_ready(metrics)
-                seconds.append(time.perf_counter() - began)
-        finally:
-            batches.close()
-    return statistics.median(seconds[WARM_STEPS:])
+def choose_num_samples(config: ml_collections.ConfigDict, measure: MeasureSpeed) -> Choice:
+    """Choose the number of documents for each task of the evaluation after training.
+
+    The configured number is the maximum. The time is not measured but computed: a document takes
+    NFE forward passes of a row, and `FORWARD_PASSES_PER_STEP` forward passes of a batch take as
+    long as a training step. Models that write from left to right need other times.
+    """
+    del measure
+    options = config.sampling
+    factor = guidance.nfe_factor(options.image_guidance_scale, options.text_guidance_scale)
+    time_of_document = factor * sum(config.evaluation.nfe) / FORWARD_PASSES_PER_STEP
+    time_of_training = config.batch_size * config.steps  # in training steps of one row
+    affordable = int(MAX_GENERATION_TIME * time_of_training / time_of_document - MORE_SAMPLES)
+    allowed = max(affordable // SAMPLES_FACTOR, MIN_SAMPLES)
+    samples = min(config.evaluation.num_samples, allowed)
+    part = (SAMPLES_FACTOR * samples + MORE_SAMPLES) * time_of_document / time_of_training
+    limit = "; it is the minimum" if samples == MIN_SAMPLES else ""
+    return Choice(
+        samples,
+        f"so that generating documents after training takes at most about {part:.0%} of the time "
+        f"of training steps{limit}",
+    )
 
 
 DATA_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, layouts.Layout], Choice]] = {
-    "data.text_slot_multiple": choose_text_slots,
-    "data.sequence_length": choose_sequence_length,
+    "data.text_slot_multiple": row_lengths.choose_text_slots,
+    "data.sequence_length": row_lengths.choose_sequence_length,
     "batch_size": choose_batch_size,
 }
-TRAINING_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, epath.Path], Choice]] = {
+TRAINING_CHOICES: dict[str, Callable[[ml_collections.ConfigDict, MeasureSpeed], Choice]] = {
     "steps": choose_steps,
     "evaluation.every": choose_evaluation_interval,
     "checkpoint.every": choose_checkpoint_interval,
+    "evaluation.num_samples": choose_num_samples,
 }
 """Functions that choose values, in their order: later ones use the values chosen before."""
-
-
-def _round_up(number: float, unit: int) -> int:
-    return -(-int(np.ceil(number)) // unit) * unit

@@ -49,6 +49,15 @@ def start_folder(config: ml_collections.ConfigDict) -> epath.Path:
     return storage.resolve_path(config.init_from, "init_from")
 
 
+def load_start_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Load the configuration of the start model.
+
+    Raises:
+        UserError: the start model does not exist any more.
+    """
+    return workdir.load_config(start_folder(config), field="init_from")
+
+
 def load_start_vocab(config: ml_collections.ConfigDict, num_codes: int) -> vocabs.TextVocab:
     """Load the vocabulary of the start model.
 
@@ -198,6 +207,7 @@ def log_summary(
     vocab: vocabs.TextVocab,
     counts: tuple[int, int],
     num_documents: int,
+    lengths: str,
 ) -> None:
     """Log what the run takes from its start model, what it adds, and what it trains.
 
@@ -206,6 +216,7 @@ def log_summary(
         vocab: the extended vocabulary.
         counts: number of trained parameters, and of all parameters.
         num_documents: number of training documents.
+        lengths: lines about the lengths of texts and rows (`row_lengths.describe`).
     """
     start = load_start_vocab(config, vocab.code_count)
     added = vocab_extension.list_added(start, vocab)
@@ -217,11 +228,13 @@ def log_summary(
         "  tokens       %d kept, %d added%s\n"
         "  parameters   %s of %s trained%s\n"
         "  documents    %s%s\n"
+        "%s\n"
         "  steps        %s of %d rows",
         config.init_from, config.paradigm.name, config.model.layers, config.model.width,
         len(start.text), len(added), f": {names}" if names else "",
         f"{counts[0]:,}", f"{counts[1]:,}", f", with LoRA of rank {rank}" if rank else "",
         f"{num_documents:,}", f", and {kept:.0%} of the start model" if kept else "",
+        lengths,
         f"{config.steps:,}", config.batch_size,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from oneflow_jax.build import (
     finetune,
     init_from,
     paradigms,
+    row_lengths,
     sampling,
     values,
 )
@@ -140,7 +141,8 @@ class System:
         if finetune.is_finetuning(self.config):
             counts = optimizer_lib.count_trained(state.params, self.optimizer_config.freeze)
             documents = len(data.open_split(self.config, "train"))
-            finetune.log_summary(self.config, self.layout.vocab, counts, documents)
+            lengths = row_lengths.describe(self.config, self.layout)
+            finetune.log_summary(self.config, self.layout.vocab, counts, documents, lengths)
         return state
 
     def merge_params(self, params: PyTree) -> PyTree:

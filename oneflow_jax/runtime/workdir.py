@@ -8,6 +8,7 @@
 | data_report.json    | custom data: what was read or dropped, and why; also .html, .png    |
 | layouts.json        | layouts of training documents, with their frequencies               |
 | source.json         | custom data: fingerprint of the documents that the run trains on    |
+| choices.json        | values that the program chose, with reasons                         |
 | finetune.json       | fine-tuning: the start model, and the tokens that were added to it  |
 | latents.json        | autoencoder codec: its fingerprint, mean and std of its latents     |
 | codec/              | autoencoder training: the autoencoder, in the layout of diffusers   |
@@ -47,6 +48,7 @@ LATENTS = "latents.json"
 LAYOUTS = "layouts.json"
 DERIVED = (*TOKENIZERS, LATENTS, LAYOUTS)
 SOURCE = "source.json"
+CHOICES = "choices.json"
 FINETUNE = "finetune.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"

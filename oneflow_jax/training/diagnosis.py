@@ -4,7 +4,8 @@ The sentence follows from the shuffled gains (`document_losses`), from overfitti
 from the match of captions and images in the data (`evaluation.caption_match`), and, after an
 evaluation, from the metrics of the suite "own" (`evaluation.own_data`). If several
 findings apply, the sentence has the first one of this order: what makes all other figures useless
-comes first.
+comes first. With fewer than `MIN_DOCUMENTS` held-out documents, the sentence judges only what
+training documents and generated images show, and otherwise says that these documents are too few.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,13 @@ from collections.abc import Mapping, Sequence
 from oneflow_jax.training import document_losses
 from oneflow_jax.training.conditioning import SPLITS, Gain
 from oneflow_jax.training.overfitting import Overfitting
+
+MIN_DOCUMENTS = 20
+"""Minimum number of held-out documents for a judgement that needs them.
+
+A 95 % bootstrap interval over few documents is too narrow. For normal gains, it contains the true
+gain in only 84 % of simulated cases with 5 documents, in 89 % with 10, and in 93 % with 20.
+"""
 
 MIN_DIVERSITY = 0.1
 """Images are all alike if their mean distance is below this fraction of that of real images."""
@@ -38,14 +46,20 @@ def diagnose(metrics: Mapping[str, float], overfitted: Sequence[Overfitting] = (
     gains = _read_gains(metrics)
     if not gains:
         return ""
-    for finding in (
-        _describe_collapse(metrics),
-        _describe_mismatch(metrics, gains),
-        _describe_independence(gains),
-        _describe_overfitting(overfitted),
-        _describe_copies(metrics),
-        _describe_training_only(gains),
-    ):
+    few = _describe_few_documents(metrics)
+    findings = (
+        (_describe_collapse(metrics), _describe_independence(gains), few)
+        if few
+        else (
+            _describe_collapse(metrics),
+            _describe_mismatch(metrics, gains),
+            _describe_independence(gains),
+            _describe_overfitting(overfitted),
+            _describe_copies(metrics),
+            _describe_training_only(gains),
+        )
+    )
+    for finding in findings:
         if finding:
             return f"Diagnosis: {finding}"
     generated = " and ".join(f"{_NOUNS[term][0].lower()} on {_NOUNS[term][1]}" for term in gains)
@@ -63,6 +77,18 @@ def _read_gains(metrics: Mapping[str, float]) -> dict[str, dict[str, Gain]]:
         for term in _NOUNS
     }
     return {term: by_split for term, by_split in gains.items() if len(by_split) == len(SPLITS)}
+
+
+def _describe_few_documents(metrics: Mapping[str, float]) -> str:
+    # The logs of earlier versions do not have the number of documents.
+    count = metrics.get(document_losses.count_name("heldout"), MIN_DOCUMENTS)
+    if count >= MIN_DOCUMENTS:
+        return ""
+    noun = "document is" if count == 1 else "documents are"
+    return (
+        f"{count:.0f} held-out {noun} too few to tell; {MIN_DOCUMENTS} are needed. Give "
+        "more documents, or raise source.heldout_fraction."
+    )
 
 
 def _at_highest_nfe(metrics: Mapping[str, float], name: str) -> float | None:

@@ -72,6 +72,11 @@ def shuffled_gain_names(term: str, split: str) -> tuple[str, str, str]:
     return name, f"{name}_low", f"{name}_high"
 
 
+def count_name(split: str) -> str:
+    """Return the name of the number of documents that the shuffled gains of a split are from."""
+    return f"eval/num_documents_{split}"
+
+
 class DocumentLosses:
     """Losses of the documents of each split, and shuffled gains."""
 
@@ -115,6 +120,7 @@ class DocumentLosses:
         scalars = dict(self._constants)
         by_document: dict[str, list[float]] = {}
         for split, rows in self._splits.items():
+            scalars[count_name(split)] = float(rows.originals.count)
             for term, losses in self._mean_over_times(params, rows.documents).items():
                 if np.isfinite(losses).any():
                     by_document[f"{term}_{split}"] = [float(f"{x:.5g}") for x in losses]

@@ -117,7 +117,7 @@ def run(
             if number % settings.eval_every == 0:
                 with report.pause_timer():
                     params = system.merge_params(state.ema)
-                    scalars, by_document = _evaluate(params, losses, document_losses)
+                    scalars, by_document = measure_losses(params, losses, document_losses)
                     heldout_loss = scalars.get(eval_loss.HELDOUT_LOSS)
                     report.write(number, scalars, by_document)
             last = number == settings.steps or stop.is_due(number)
@@ -139,7 +139,7 @@ def run(
         stop.raise_if_made(int(state.step))
 
 
-def _evaluate(
+def measure_losses(
     params: PyTree,
     losses: Callable[[PyTree], dict[str, float]],
     document_losses: DocumentLossFn | None,

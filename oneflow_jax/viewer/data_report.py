@@ -24,7 +24,8 @@ def write_report(
     """Write the JSON file, the page and the plot; return the path of the page.
 
     Args:
-        figures: content of the report, as `data.custom.summary.summarize_data` returns it.
+        figures: content of the report, as `data.custom.summary.summarize_data` returns it, and
+            under the key "choices" the values that the program chose, with the reasons, by name.
         source: training documents of the data set.
         folder: folder of the run.
     """
@@ -52,7 +53,7 @@ def render_page(
     """Render the report as a self-contained HTML page; text from the data is escaped.
 
     Args:
-        figures: content of the report, as `data.custom.summary.summarize_data` returns it.
+        figures: content of the report, as for `write_report`.
         overview_png: the plot of `data_plots.plot_overview`.
         examples: documents whose first image and text the page shows side by side.
     """
@@ -80,6 +81,7 @@ def render_page(
         "data_report.html",
         summary=rows,
         notices=figures["notices"],
+        choices=figures["choices"],
         fields={"used": figures["used"], "not used": figures["unused"]},
         files=figures["unused files"],
         reasons=figures["reasons"],

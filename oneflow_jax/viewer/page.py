@@ -50,6 +50,7 @@ def write(
     findings: Sequence[str] = (),
     sheet: bytes | None = None,
     baselines: Mapping[str, float] = types.MappingProxyType({}),
+    choices: Mapping[str, tuple[int, str]] = types.MappingProxyType({}),
 ) -> None:
     """Write the page to `path`, and create its folder if necessary.
 
@@ -65,6 +66,7 @@ def write(
       findings: sentences about the last evaluation.
       sheet: PNG of held-out documents beside what the model makes of them.
       baselines: losses that need no model, by name; the chart of curves shows them as lines.
+      choices: values of settings that the program chose, and the reasons, by name.
     """
     tiles = sprite_sheet.SpritePacker()
     stories = [_serialize_view(tiles, index, view) for index, view in enumerate(views)]
@@ -84,6 +86,7 @@ def write(
         word_columns=_make_word_columns(views),
         findings=findings,
         sheet=sheet,
+        choices=choices,
         notes=[note for note in (*notes, remark) if note],
     )
 

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from configs import codec, own
-from oneflow_jax.build import choices
+from oneflow_jax.build import choice_record, choices, row_lengths, speed
 from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, workdir
@@ -49,9 +49,13 @@ def test_preparation_chooses_lengths_that_fit_most_texts(tmp_path, source, cli, 
     cli(*command(tmp_path, source, "--mode=prepare"))
     config = load(tmp_path)
     assert 4 <= config.data.text_slot_multiple <= 12
-    assert config.data.sequence_length == choices.MIN_ROW
-    assert config.batch_size == choices.BATCH_SLOTS // choices.MIN_ROW
-    assert "Chosen: data.text_slot_multiple=" in caplog.text
+    assert config.data.sequence_length == row_lengths.MIN_ROW
+    assert config.batch_size == choices.BATCH_SLOTS // row_lengths.MIN_ROW
+    slots = config.data.text_slot_multiple
+    reason = "because 95% of your texts have at most"
+    assert f"Chosen: data.text_slot_multiple={slots}, {reason}" in caplog.text
+    report = (tmp_path / "run" / "data_report.html").read_text()
+    assert f"data.text_slot_multiple</th><td>{slots}</td><td>{reason}" in report
     assert not set(config.choose) & set(DATA_KEYS)
     assert "steps" in config.choose
 
@@ -60,8 +64,8 @@ def test_long_texts_get_longer_gaps_and_rows(tmp_path, cli):
     captions = [" ".join(f"{number}{letter}" for letter in "abcdefgh" * 4) for number in range(60)]
     cli(*command(tmp_path, write_captions(tmp_path / "source", captions), "--mode=prepare"))
     config = load(tmp_path)
-    assert config.data.text_slot_multiple == choices.MAX_TEXT_SLOTS
-    assert choices.MIN_ROW < config.data.sequence_length <= choices.MAX_ROW
+    assert config.data.text_slot_multiple == row_lengths.MAX_TEXT_SLOTS
+    assert row_lengths.MIN_ROW < config.data.sequence_length <= row_lengths.MAX_ROW
     assert config.batch_size % jax.device_count() == 0
     assert config.batch_size * config.data.sequence_length >= choices.BATCH_SLOTS
 
@@ -75,11 +79,20 @@ def test_values_of_the_command_line_are_not_chosen(tmp_path, source, cli, parse)
     assert "data.text_slot_multiple" in config.choose
 
 
+FAST = speed.Speed(step_seconds=0.25, evaluation_seconds=0.0)
+"""Times of a machine on which an evaluation takes no time."""
+
+
+def choose_all(tmp_path, monkeypatch, measured=FAST, **changes):
+    """Return the configuration of a run of two minutes with all choices of training."""
+    monkeypatch.setattr(speed, "measure", lambda config, folder: measured)
+    config = runs.make_config(**changes).unlock()
+    config.choose, config.minutes = tuple(choices.TRAINING_CHOICES), 2.0
+    return choices.choose(config.lock(), epath.Path(tmp_path), "train")
+
+
 def test_the_number_of_steps_fits_the_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(choices, "measure_step", lambda system: 0.25)
-    config = runs.make_config().unlock()
-    config.choose, config.minutes = ("steps", "evaluation.every", "checkpoint.every"), 2.0
-    chosen = choices.choose(config.lock(), epath.Path(tmp_path), "train")
+    chosen = choose_all(tmp_path, monkeypatch)
     assert chosen.steps == 2 * 60 / 0.25
     assert chosen.evaluation.every == chosen.checkpoint.every == choices.MIN_INTERVAL
     assert chosen.choose == ()
@@ -87,14 +100,85 @@ def test_the_number_of_steps_fits_the_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("steps", "interval"), [(10, 10), (100, 25), (2_000, 100)])
-def test_short_runs_are_evaluated_more_rarely(steps, interval, tmp_path):
+def test_short_runs_are_evaluated_more_rarely(steps, interval):
     config = workdir.replace_values(runs.make_config(), {"steps": steps})
-    assert choices.choose_evaluation_interval(config, epath.Path(tmp_path))[0] == interval
+    assert choices.choose_evaluation_interval(config, lambda: FAST).value == interval
 
 
-def test_the_time_of_a_step_is_measured(tmp_path):
-    system = runs.prepare_system(tmp_path, runs.make_config())
-    assert 0 < choices.measure_step(system) < 60
+@pytest.mark.parametrize("evaluation_seconds", [0.1, 1.0, 5.0, 20.0])
+def test_evaluations_take_a_bounded_part_of_the_time(evaluation_seconds):
+    config = workdir.replace_values(runs.make_config(), {"steps": 1_000})
+    slow = speed.Speed(0.5, evaluation_seconds)
+    interval = choices.choose_evaluation_interval(config, lambda: slow).value
+    seconds = config.steps // interval * evaluation_seconds
+    assert seconds <= choices.MAX_LOSS_TIME * config.steps * slow.step_seconds
+    assert config.steps // interval >= 3
+
+
+def test_a_run_has_an_evaluation_even_if_it_takes_longer_than_training():
+    config = workdir.replace_values(runs.make_config(), {"steps": 10})
+    slow = speed.Speed(0.1, 60.0)
+    interval, reason = choices.choose_evaluation_interval(config, lambda: slow)
+    assert interval == 10
+    assert reason.startswith("so that the run has 1 evaluation of 60.0 s, beside 0.0 minutes")
+
+
+@pytest.mark.parametrize(("minutes", "least", "most"), [(0.2, 8, 8), (4.0, 20, 40), (60.0, 64, 64)])
+def test_short_runs_generate_fewer_documents(minutes, least, most):
+    """Check the number of documents with NFE 16 and batches of 16 rows."""
+    values = {
+        "steps": round(60 * minutes / 0.5),
+        "batch_size": 16,
+        "evaluation.num_samples": 64,
+        "evaluation.nfe": (16,),
+    }
+    config = workdir.replace_values(runs.make_config(), values)
+    samples, reason = choices.choose_num_samples(config, lambda: FAST)
+    assert least <= samples <= most
+    assert ("it is the minimum" in reason) == (minutes < 1)
+    passes = 16 * (4 * samples + choices.MORE_SAMPLES) / config.batch_size
+    if samples > choices.MIN_SAMPLES:
+        allowed = choices.MAX_GENERATION_TIME * choices.FORWARD_PASSES_PER_STEP
+        assert passes <= allowed * config.steps
+
+
+def test_checkpoints_follow_the_interval_of_evaluations_that_was_given():
+    config = runs.make_config(steps=100, evaluation__every=40)
+    assert choices.choose_checkpoint_interval(config, lambda: FAST).value == 40
+
+
+def test_the_times_of_a_step_and_of_an_evaluation_are_measured(tmp_path, monkeypatch):
+    """Check that the times are positive, and those of the slowest process."""
+    config = runs.make_config()
+    runs.prepare_system(tmp_path, config)
+    gathered = []
+
+    def gather(own):
+        gathered.append(own)
+        return own | {"1": [1_000.0, 0.0]}
+
+    monkeypatch.setattr(distributed, "all_gather_json", gather)
+    measured = speed.measure(config, epath.Path(tmp_path))
+    ((_, evaluation_seconds),) = gathered[-1].values()
+    assert measured == speed.Speed(1_000.0, evaluation_seconds)
+    assert 0 < evaluation_seconds < 60
+
+
+def test_reasons_are_kept_with_the_run(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path)
+    config = choose_all(tmp_path, monkeypatch)
+    chosen = choice_record.read(folder, config)
+    assert set(chosen) == set(choices.TRAINING_CHOICES)
+    assert chosen["steps"].value == config.steps
+    assert "about 2 minutes (0.25 s per step)" in chosen["steps"].reason
+    table = choice_record.format_table(chosen)
+    assert f"  steps={config.steps}, so that training takes about 2 minutes" in table
+    longer = workdir.replace_values(config, {"steps": config.steps + 1})
+    assert set(choice_record.read(folder, longer)) == set(chosen) - {"steps"}
+    assert choice_record.format_table({}) == ""
+    (folder / workdir.CHOICES).write_text("{")
+    with pytest.raises(UserError, match=r"choices\.json: the file is damaged"):
+        choice_record.read(folder, config)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +186,8 @@ def test_the_time_of_a_step_is_measured(tmp_path):
 )
 def test_rows_hold_three_usual_documents_and_most_long_ones(lengths, slots, monkeypatch):
     monkeypatch.setattr(overflow, "document_lengths", lambda *_: lengths)
-    assert choices.choose_sequence_length(runs.make_config(), tiny.make_layout())[0] == slots
+    chosen = row_lengths.choose_sequence_length(runs.make_config(), tiny.make_layout())
+    assert chosen.value == slots
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "sample", "export"])
@@ -138,14 +223,6 @@ def test_values_are_chosen_again_before_the_first_checkpoint(tmp_path, source, c
     write_captions(tmp_path / "other", [f"a b c d e f g h {number}" * 3 for number in range(60)])
     cli(*command(tmp_path, tmp_path / "other", "--mode=prepare"))
     assert load(tmp_path).data.text_slot_multiple > before
-
-
-def test_all_processes_take_the_number_of_steps_of_the_slowest(tmp_path, monkeypatch):
-    monkeypatch.setattr(choices, "measure_step", lambda system: 0.5)
-    monkeypatch.setattr(distributed, "all_gather_json", lambda own: own | {"1": 2.0})
-    config = workdir.replace_values(runs.make_config().unlock(), {"optimizer.warmup_steps": 1})
-    config.minutes = 5.0
-    assert choices.choose_steps(config, epath.Path(tmp_path))[0] == 5 * 60 / 2.0
 
 
 def test_unknown_keys_cannot_be_chosen(tmp_path):

@@ -12,9 +12,10 @@ from etils import epath
 
 from configs import common, finetune
 from oneflow_jax import evaluate
-from oneflow_jax.build import data
+from oneflow_jax.build import choices, data, row_lengths
 from oneflow_jax.build import finetune as finetune_lib
-from oneflow_jax.data import toy
+from oneflow_jax.canvas import Modality
+from oneflow_jax.data import prompt, toy
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import lora
@@ -82,8 +83,18 @@ def test_sizes_are_those_of_the_start_model(start, documents, tmp_path):
     assert config.data.sequence_length == saved.data.sequence_length
     assert config.data.text_slot_multiple == saved.data.text_slot_multiple
     assert config.source.pixels == saved.codec.pixels
+    assert {"data.text_slot_multiple", "data.sequence_length"} <= set(config.choose)
     config.finetune.max_added_tokens = 7
     assert config.data.vocab_size == saved.data.vocab_size + 7
+
+
+def test_gaps_have_no_length_in_paradigms_of_variable_length(start, tmp_path):
+    saved = json.loads((start[1] / workdir.CONFIG).read_text())
+    saved["data"]["text_slot_multiple"] = 0
+    (tmp_path / workdir.CONFIG).write_text(json.dumps(saved))
+    choose = finetune.get_config(str(tmp_path)).choose
+    assert "data.text_slot_multiple" not in choose
+    assert "data.sequence_length" in choose
 
 
 def test_tokens_are_kept_and_added(start, tuned):
@@ -125,7 +136,7 @@ def test_run_trains_resumes_and_says_what_it_does(tuned, caplog):
     with caplog.at_level(logging.INFO):
         loop.run(system, folder)
     (block,) = [text for text in caplog.messages if text.startswith("Fine-tuning:")]
-    assert all(word in block for word in (*WORDS, "documents", "2 of 8 rows"))
+    assert all(word in block for word in (*WORDS, "documents", "text slots", "2 of 8 rows"))
     losses = evaluate.load_ema_params(system, folder)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(losses))
     caplog.clear()
@@ -167,6 +178,79 @@ def test_documents_of_the_start_model_are_kept(start, documents, tuned):
     assert {*texts} - {*own} == {document.text() for document in toy.Toy(documents=30)}
     heldout = data.open_pipeline_split(config, layout, "heldout")
     assert all(document.text().startswith(WORDS) for document in heldout)
+
+
+@pytest.fixture(scope="module")
+def long_documents(tmp_path_factory):
+    """Return a folder with 40 captions of 20 words, one of 40 words, and their images."""
+    folder = tmp_path_factory.mktemp("long")
+    for n in range(41):
+        text = " ".join([WORDS[n % 2]] * (40 if n == 40 else 20))
+        image = examples.png(f"rgb({6 * n}, 0, 0)")
+        examples.write_files(folder, {f"{n}.png": image, f"{n}.txt": text.encode()})
+    return folder
+
+
+def choose_lengths(config, folder):
+    config = config.copy_and_resolve_references().unlock()
+    config.choose = ("data.text_slot_multiple", "data.sequence_length")
+    return choices.choose(config.lock(), epath.Path(folder), "train")
+
+
+def test_lengths_fit_the_new_texts(start, long_documents, tmp_path):
+    """Check gaps and rows: a word is one token of the extended vocabulary."""
+    given = make_config(start[1], long_documents, tmp_path / "data")
+    config = choose_lengths(given, tmp_path)
+    assert config.data.text_slot_multiple == 24
+    assert config.data.sequence_length >= row_lengths.MIN_ROW > given.data.sequence_length
+    block = describe_lengths(config, tmp_path)
+    slots = given.data.text_slot_multiple
+    assert (
+        f"24, because 95% of your texts have at most 20 tokens; the start model had {slots}"
+        in block
+    )
+    assert "documents, 0 are split and 0 dropped" in block
+    system = runs.prepare_system(tmp_path, config)
+    gap = system.layout.prompt_row(prompt.parse("<text> <image>", config.codec.pixels))
+    assert (gap["modality"] == Modality.TEXT).sum() == 1 + config.data.text_slot_multiple
+
+
+def test_given_lengths_and_what_exceeds_them(start, long_documents, tmp_path):
+    changes = {"data__text_slot_multiple": 8, "data__sequence_length": 24}
+    config = make_config(start[1], long_documents, tmp_path / "data", **changes)
+    block = describe_lengths(config, tmp_path)
+    documents = len(data.open_split(config, "train"))
+    assert "text slots   8, as given; 95% of your texts have at most" in block
+    assert f"{documents} of {documents} texts exceed a gap" in block
+    assert f"of {documents} documents, {documents} are split and 0 dropped" in block
+
+
+def test_short_texts_keep_the_lengths_of_the_start_model(start, documents, tmp_path):
+    given = make_config(start[1], documents, tmp_path / "data", data__sequence_length=600)
+    config = choose_lengths(given, tmp_path)
+    assert config.data.text_slot_multiple == given.data.text_slot_multiple
+    parent = workdir.load_config(start[1])
+    assert config.data.sequence_length >= parent.data.sequence_length
+
+
+def test_rows_fit_the_documents_of_the_start_model(start, documents, tmp_path, monkeypatch):
+    config = make_config(start[1], documents, tmp_path / "data", finetune__keep_fraction=0.4)
+    config = config.copy_and_resolve_references().unlock()
+    config.finetune.start_source = {"name": "toy", "documents": 30}
+    layout = data.make_layout(config, epath.Path(tmp_path))
+    own = len(data.open_split(config, "train"))
+    monkeypatch.setattr(
+        row_lengths.overflow,
+        "document_lengths",
+        lambda source, *_: [40 if len(source) == own else 250] * 30,
+    )
+    slots, reason = row_lengths.choose_sequence_length(config, layout)
+    assert slots == 256
+    assert reason.startswith("because 95% of the start model's documents need at most 250 slots;")
+
+
+def describe_lengths(config, folder):
+    return row_lengths.describe(config, data.make_layout(config, epath.Path(folder)))
 
 
 def test_missing_documents_of_the_start_model_are_refused(start, documents, tuned, tmp_path):

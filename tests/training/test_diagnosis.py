@@ -93,6 +93,35 @@ def test_sentences(metrics, overfitted, expected):
     assert diagnosis.diagnose(metrics, overfitted).startswith(f"Diagnosis: {expected}")
 
 
+FEW = {document_losses.count_name("heldout"): 5.0}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (make_gains(), "5 held-out documents are too few to tell; 20 are needed. Give more doc"),
+        (make_gains(image_heldout=0.0), "5 held-out documents are too few to tell"),
+        (make_gains(image_train=0.0, image_heldout=0.0) | MISMATCH, "images do not depend on text"),
+        (make_gains() | SAMPLES | {"image_distance@16": 0.01}, "images are all alike."),
+        (
+            make_gains() | SAMPLES | {"memorization_rate_heldout@16": 0.8},
+            "5 held-out documents are",
+        ),
+    ],
+)
+def test_few_held_out_documents_are_not_judged(metrics, expected):
+    sentence = diagnosis.diagnose(metrics | FEW, TEXT_IS_OVERFITTED)
+    assert sentence.startswith(f"Diagnosis: {expected}")
+
+
+def test_the_minimum_of_held_out_documents():
+    name = document_losses.count_name("heldout")
+    enough = diagnosis.diagnose(make_gains() | {name: float(diagnosis.MIN_DOCUMENTS)})
+    assert enough.startswith("Diagnosis: good.")
+    one = diagnosis.diagnose(make_gains() | {name: 1.0})
+    assert one.startswith("Diagnosis: 1 held-out document is too few to tell;")
+
+
 def test_there_is_no_sentence_without_gains_of_both_splits():
     assert diagnosis.diagnose({}) == ""
     assert diagnosis.diagnose(SAMPLES, TEXT_IS_OVERFITTED) == ""

@@ -43,6 +43,8 @@ def test_each_document_has_losses_of_its_own():
         assert len(losses) == NUM_DOCUMENTS
         assert len(set(losses)) > 1
         assert scalars[f"eval/document_loss_{name}"] == pytest.approx(np.nanmean(losses), rel=1e-4)
+    for split in ("train", "heldout"):
+        assert 0 < scalars[document_losses.count_name(split)] <= NUM_DOCUMENTS
 
 
 def test_equal_parameters_have_equal_losses():

@@ -74,8 +74,10 @@ def test_page_shows_each_text_beside_its_image(tmp_path):
     for document in source:
         stats.add_kept(document, "train", "a.png")
     figures = summary.summarize_stats(stats) | {"path": "x", "kind": "pairs", "canvas": usage}
-    data_report.write_report(figures | {"notices": []}, source, epath.Path(tmp_path))
+    figures |= {"notices": [], "choices": {"batch_size": (1_024, "so that a < b")}}
+    data_report.write_report(figures, source, epath.Path(tmp_path))
     page = (tmp_path / "data_report.html").read_text()
+    assert "batch_size</th><td>1,024</td><td>so that a &lt; b</td>" in page
     assert "1 of 2 documents fit a row, 1 are split into 3 parts" in page
     pairs = re.findall(r'src="data:image/png;base64,([^"]*)"><p>(.*)</p>', page)
     assert [text for _, text in pairs] == ["a red square", "a &lt;green&gt; square"]

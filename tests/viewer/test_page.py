@@ -166,3 +166,12 @@ def test_findings_stand_above_the_held_out_documents(tmp_path):
     first, second = (text.index(line) for line in ("images &lt; texts.", findings[1]))
     assert first < second < text.index("Held-out documents")
     assert "What the last evaluation found" not in write_page(path, [view])
+
+
+def test_the_page_lists_what_the_program_chose(tmp_path):
+    path, view = tmp_path / "page.html", examples.make_masked_view()
+    choices = {"steps": (1_421, "so that training takes < 10 minutes")}
+    page.write(path, [view], {}, {}, "A heading", choices=choices)
+    cells = "<td>1,421</td><td>so that training takes &lt; 10 minutes</td>"
+    assert f"<th scope='row'>steps</th>{cells}" in path.read_text()
+    assert "Chosen by the program" not in write_page(path, [view])
