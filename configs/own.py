@@ -69,6 +69,8 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.paradigm.min_one_minus_t = 0.3
 
     config.evaluation.num_samples = 64
+    # The model chooses the order of texts and images, as they are in your documents.
+    config.sampling.prompts = ("<document>", "<text> <image>")
     return config
 
 
