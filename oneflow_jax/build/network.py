@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 import ml_collections
 
-from oneflow_jax.build import paradigms
 from oneflow_jax.canvas import AttentionPattern
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import backbone, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
+
+MODELS = {"language": two_tower.TextModel, "lmfusion": two_tower.TwoTowerModel}
+"""Classes of the networks of paradigms that do not have the usual network, `Model`."""
 
 
 def make_model(
@@ -41,8 +43,7 @@ def make_model(
                 f"model.{name}={sizes[name]}: not a multiple of {label}. Give a multiple."
             )
     size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
-    make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
-    return make(
+    return MODELS.get(config.paradigm.name, Model)(
         config=size,
         vocab=vocab_size,
         heads=paradigm.heads,

@@ -99,7 +99,7 @@ def test_post_norms_limit_what_layers_add():
     x = net.apply({"params": params}, view, method="embed")
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
     head = params["outputs_image"]
-    expected = x @ head["kernel"] + head["bias"]
+    expected = x @ head["kernel"] + head["bias"][None, None]
     outputs = net.apply({"params": params}, view)
     np.testing.assert_allclose(outputs["image"], expected, atol=1e-5)
 
