@@ -209,7 +209,6 @@ def test_run_without_a_checkpoint_is_reported(folder, tmp_path):
         {"model.layers": 3},
         {"model.hidden": 128},
         {"codec.patch_size": 1},
-        {"paradigm.name": "transfusion", "optimizer.freeze": ""},
     ],
     ids=str,
 )

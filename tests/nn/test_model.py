@@ -98,6 +98,7 @@ def test_post_norms_limit_what_layers_add():
     params = params | {"backbone": params["backbone"] | {"blocks": blocks}}
     x = net.apply({"params": params}, view, method="embed")
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+    x = x * params["backbone"]["norm"]["scale"][None, None]
     head = params["outputs_image"]
     expected = x @ head["kernel"] + head["bias"][None, None]
     outputs = net.apply({"params": params}, view)
