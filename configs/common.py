@@ -314,12 +314,23 @@ def transformer_config(
     model.qk_norm = True  # whether queries and keys are normalized
     model.qkv_bias = False  # whether the projections of queries, keys and values add a bias
     model.norm_eps = 1e-6  # added to the mean square in norms
+    model.post_norms = False  # whether a norm also follows attention and the MLP
+    model.activation = "silu"  # activation of the MLP; or "gelu_tanh"
+    model.embed_scale = 1.0  # factor of the token embeddings at the input of the first layer
+    # Limits of the soft caps of attention scores and of logits over the vocabulary; 0: none.
+    model.score_cap = 0.0
+    model.logit_cap = 0.0
+    # Number of keys that a query attends to in local layers; 0: all layers are global. Every layer
+    # whose number is a multiple of `global_every` is global, too.
+    model.sliding_window = 0
+    model.global_every = 1
     # Layout of the rotary angles; or "mrope", which rotates text as language models do
     # (nn/rope.py).
     model.rope_layout = "axial"
     model.rope_theta = 10_000.0  # longest wavelength of the reading order, divided by 2 pi
     # Scaling of the frequencies of "mrope", e.g. ("llama3", 8.0, 1.0, 4.0, 8192); (): none.
     model.rope_scaling = ()
+    model.rope_local_theta = 10_000.0  # rope_theta of local layers, which have no scaling
     model.remat = "none"
     model.scan_unroll = layers
     model.dtype = "float32"

@@ -216,6 +216,15 @@ def check_supported(config: dict) -> None:
         "paradigm.image_prediction": (paradigm["image_prediction"], "x1"),
         "paradigm.flow_map": (paradigm.get("flow_map", False), False),
     }
+    # Keys of the network that old exports may lack.
+    network = {
+        "activation": "silu", "post_norms": False, "embed_scale": 1.0, "score_cap": 0.0,
+        "logit_cap": 0.0, "qk_norm": True, "qkv_bias": False, "norm_eps": 1e-6,
+        "rope_layout": "axial", "rope_theta": 10_000.0, "embed_projection": True,
+        "tied_embeddings": False,
+    }  # fmt: skip
+    for key, expected in network.items():
+        supported[f"model.{key}"] = (config["model"].get(key, expected), expected)
     for key, (found, expected) in supported.items():
         if found != expected:
             raise ValueError(f"{key}={found!r}: this file supports only {expected!r}.")

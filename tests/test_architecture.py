@@ -62,7 +62,7 @@ MAY_IMPORT = {
     | {"build", "data", "evaluate", "generation", "runtime", "samplers", "shipped", "viewer"},
     "compare": DEVICE
     | {"autoencoder_training", "build", "costs", "data", "evaluate", "evaluation", "generation"}
-    | {"runtime", "samplers", "training", "viewer"},
+    | {"nn", "runtime", "samplers", "training", "viewer"},
     "demo": LEAVES | {"api", "data", "runtime", "serving", "shipped", "viewer"},
     "serving": LEAVES | {"api", "data", "runtime", "shipped", "viewer"},
     "cli": LEAVES | {"aot", "configs", "runtime"},

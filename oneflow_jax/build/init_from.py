@@ -1,5 +1,7 @@
 """Initialization from another run or from a pretrained language model: `config.init_from`."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -52,29 +54,46 @@ def init_from_checkpoint(system: train_state.Initializable, state: TrainState) -
     if not config.init_from:
         return state
     folder = storage.resolve_path(config.init_from, "init_from")
-    if language_config.is_language_model(folder):
-        params = language_model.load_params(state.params, folder, system.layout.vocab)
+    before, after = paradigms.TEXT_PRETRAINING
+    is_pretrained = language_config.is_language_model(folder)
+    start = None if is_pretrained else workdir.load_config(folder, field="init_from")
+    adds_images = config.paradigm.name == after and (is_pretrained or start.paradigm.name == before)
+    # Only the text tower is loaded, if the start model has no other one.
+    select = two_tower.select_text_tower if adds_images else _same
+    if is_pretrained:
+        params = language_model.load_params(select(state.params), folder, system.layout.vocab)
     else:
-        params = _load_run_params(system, state, folder)
+        params = _load_run_params(system, state, folder, start, select)
+    params = two_tower.add_image_tower(params) if adds_images else params
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
+def _same(params: PyTree) -> PyTree:
+    return params
+
+
 def _load_run_params(
-    system: train_state.Initializable, state: TrainState, folder: epath.Path
+    system: train_state.Initializable,
+    state: TrainState,
+    folder: epath.Path,
+    parent_config: ml_collections.ConfigDict,
+    select: Callable[[PyTree], PyTree],
 ) -> PyTree:
-    """Load the EMA parameters of the run in `folder`, with an image tower if there is none."""
-    config = system.config
-    parent_config = workdir.load_config(folder, field="init_from")
+    """Load the EMA parameters of the run in `folder`, and add the parameters that it lacks.
+
+    `select` returns those of this run's parameters that the other run has, too.
+    """
     added = {
         name: state.params[name]
-        for name in (*_added_params(parent_config, config), lora.NAME)
+        for name in (*_added_params(parent_config, system.config), lora.NAME)
         if name in state.params
     }
-    params = _load_ema(system, folder, tuple(added)) | added
-    if (parent_config.paradigm.name, config.paradigm.name) == paradigms.TEXT_PRETRAINING:
-        params = two_tower.init_image_tower_from_text(params)
-    return params
+
+    def select_loaded(params: PyTree) -> PyTree:
+        return select({name: tree for name, tree in params.items() if name not in added})
+
+    return _load_ema(system, folder, select_loaded) | added
 
 
 def _added_params(
@@ -85,25 +104,21 @@ def _added_params(
 
 
 def _load_ema(
-    system: train_state.Initializable, folder: epath.Path, added: tuple[str, ...]
+    system: train_state.Initializable, folder: epath.Path, select: Callable[[PyTree], PyTree]
 ) -> PyTree:
-    """Load the EMA parameters of a run, without the top-level parameters named in `added`.
+    """Load the EMA parameters of a run, which has those of this run that `select` returns.
 
     If the run fine-tunes, the rows of the vocabulary become those of the extended vocabulary.
     """
-    like = _drop(system.abstract_state.params, added)
+    like = select(system.abstract_state.params)
     if not finetune.is_finetuning(system.config):
         return _load(folder, like)
     vocab = system.layout.vocab
     start_vocab = finetune.load_start_vocab(system.config, vocab.code_count)
     plan = finetune.plan_rows(system.config, start_vocab, vocab)
-    axes = vocab_rows.find_vocab_axes(_drop(train_state.boxed_shapes(system).params, added))
+    axes = vocab_rows.find_vocab_axes(select(train_state.boxed_shapes(system).params))
     start = _load(folder, vocab_rows.shrink_shapes(like, axes, plan.old_size))
     return vocab_rows.extend_rows(start, axes, plan)
-
-
-def _drop(params: PyTree, names: tuple[str, ...]) -> PyTree:
-    return {name: tree for name, tree in params.items() if name not in names}
 
 
 def _load(folder: epath.Path, like: PyTree) -> PyTree:

@@ -1,7 +1,7 @@
 """Initialization from a pretrained language model in Hugging Face's layout: `config.init_from`.
 
-The text tower of `language` and `lmfusion` gets the parameters of the language model, and the image
-tower gets a copy of them. Each of our token ids has a row of the model's embeddings: text tokens
+The layers of `language`, which are the text tower of `lmfusion`, get the parameters of the language
+model. Each of our token ids has a row of the model's embeddings: text tokens
 their own, BOS and END those of the tokens that begin and end a document, and all others, such as
 IMAGE, the mean of all rows of text tokens.
 """
@@ -16,14 +16,14 @@ from oneflow_jax.build import paradigms
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.pretrained_vocab import PretrainedVocab
 from oneflow_jax.errors import UserError
-from oneflow_jax.nn import two_tower
+from oneflow_jax.nn import backbone
 from oneflow_jax.pretrained import language_config, language_weights
 from oneflow_jax.pretrained.language_config import LanguageModelConfig
 from oneflow_jax.shapes import Float, PyTree
 
-TEXT_TOWER = "backbone/blocks/text"
+LAYERS = f"backbone/{backbone.STACK}"
 HEAD = "outputs_token_logits"
-"""Names of parameters of `nn.two_tower.TwoTowerModel`."""
+"""Names of parameters of `nn.two_tower.TextModel`."""
 
 
 def validate(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
@@ -49,7 +49,7 @@ def load_params(params: PyTree, folder: epath.Path, vocab: vocabs.TextVocab) -> 
     """Return the parameters with those of the language model in `folder`.
 
     Args:
-        params: initial parameters of a model with two towers, with their shardings.
+        params: initial parameters of a `nn.two_tower.TextModel`, with their shardings.
         folder: folder of the language model.
         vocab: the vocabulary of the run.
 
@@ -65,7 +65,7 @@ def load_params(params: PyTree, folder: epath.Path, vocab: vocabs.TextVocab) -> 
     weights = language_weights.read(folder, config)
     flat = traverse_util.flatten_dict(params, sep="/")
     size = flat["rows"].shape[0]
-    loaded = {f"{TEXT_TOWER}/{name}": value for name, value in weights.block.items()} | {
+    loaded = {f"{LAYERS}/{name}": value for name, value in weights.block.items()} | {
         "backbone/norm/scale": weights.norm,
         "rows": _arrange_rows(weights.embedding, config, vocab, size),
     }
@@ -74,7 +74,7 @@ def load_params(params: PyTree, folder: epath.Path, vocab: vocabs.TextVocab) -> 
         loaded[f"{HEAD}/bias"] = np.zeros(size, np.float32)
     for name, value in loaded.items():
         flat[name] = jax.device_put(value.astype(flat[name].dtype), flat[name].sharding)
-    return two_tower.init_image_tower_from_text(traverse_util.unflatten_dict(flat, sep="/"))
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _arrange_rows(

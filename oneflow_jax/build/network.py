@@ -3,11 +3,14 @@
 import jax.numpy as jnp
 import ml_collections
 
-from oneflow_jax.build import paradigms
+from oneflow_jax.canvas import AttentionPattern
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import backbone, two_tower
 from oneflow_jax.nn.model import Model
 from oneflow_jax.paradigms import base
+
+MODELS = {"language": two_tower.TextModel, "lmfusion": two_tower.TwoTowerModel}
+"""Classes of the networks of paradigms that do not have the usual network, `Model`."""
 
 
 def make_model(
@@ -22,7 +25,14 @@ def make_model(
     embedding = {
         name: sizes.pop(name) for name in ("embed_width", "embed_projection", "tied_embeddings")
     }
+    scales = {name: sizes.pop(name) for name in ("embed_scale", "logit_cap")}
     _check_embedding(sizes["width"], **embedding)
+    if sizes["sliding_window"] and paradigm.attention_pattern is AttentionPattern.BIDIRECTIONAL:
+        raise UserError(
+            f"model.sliding_window={sizes['sliding_window']}: in {config.paradigm.name} a slot "
+            f"attends to {paradigm.attention_pattern.value}. Set it to 0, or use a paradigm that "
+            "writes from left to right."
+        )
     kv_heads = sizes["kv_heads"]
     for name, divisor, label in (
         ("head_width", 8, "8"),
@@ -33,14 +43,14 @@ def make_model(
                 f"model.{name}={sizes[name]}: not a multiple of {label}. Give a multiple."
             )
     size = backbone.TransformerConfig(**sizes | {"dtype": jnp.dtype(sizes["dtype"])})
-    make = two_tower.TwoTowerModel if config.paradigm.name in paradigms.TWO_TOWER else Model
-    return make(
+    return MODELS.get(config.paradigm.name, Model)(
         config=size,
         vocab=vocab_size,
         heads=paradigm.heads,
         attention_pattern=paradigm.attention_pattern,
         has_flow_map=config.paradigm.flow_map,
         **embedding,
+        **scales,
     )
 
 

@@ -28,13 +28,10 @@ from oneflow_jax.samplers import token_sampling
 USES_IMAGE_TOKENS = ("chameleon", "dalle")
 """Paradigms that represent images as tokens of a VQ model."""
 
-TWO_TOWER = ("language", "lmfusion")
-"""Paradigms with separate parameters for text and for images."""
-
 TEXT_PRETRAINING = ("language", "lmfusion")
 """The paradigm of a text model, and the paradigm that adds images to this text model."""
 
-AUTOREGRESSIVE = ("transfusion", *TWO_TOWER, *USES_IMAGE_TOKENS)
+AUTOREGRESSIVE = ("transfusion", *TEXT_PRETRAINING, *USES_IMAGE_TOKENS)
 """Autoregressive paradigms; their sequences have tokens that start images, and END tokens."""
 
 TEXT_FIRST = ("dalle",)

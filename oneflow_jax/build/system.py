@@ -368,7 +368,12 @@ def _check_attention(
         )
     with sharding.mesh_context(mesh):
         problem = attention_ops.describe_problem(
-            pattern, config.data.sequence_length, config.model.dtype, config.model.head_width
+            pattern,
+            config.data.sequence_length,
+            config.model.dtype,
+            config.model.head_width,
+            score_cap=config.model.score_cap,
+            has_window=0 < config.model.sliding_window < config.data.sequence_length,
         )
     attention_ops.resolve_implementation(implementation, problem)
     if mesh.shape["context"] > 1:

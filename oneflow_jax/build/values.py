@@ -37,7 +37,7 @@ from oneflow_jax.codecs.autoencoder.config import KINDS
 from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError, check_integer, check_one_of
 from oneflow_jax.flows import tasks, time_couplings
-from oneflow_jax.nn import attention_ops, backbone, rope
+from oneflow_jax.nn import attention_ops, backbone, layers, rope
 from oneflow_jax.runtime import trackers
 from oneflow_jax.samplers import ode, time_grids, token_sampling
 from oneflow_jax.training import optimizer
@@ -182,9 +182,17 @@ MODEL: dict[str, Check] = {
     "model.qk_norm": switch,
     "model.qkv_bias": switch,
     "model.norm_eps": POSITIVE,
+    "model.post_norms": switch,
+    "model.activation": one_of(layers.ACTIVATIONS),
+    "model.embed_scale": POSITIVE,
+    "model.score_cap": NOT_NEGATIVE,
+    "model.logit_cap": NOT_NEGATIVE,
+    "model.sliding_window": SIZE_OR_0,
+    "model.global_every": COUNT,
     "model.rope_layout": one_of(rope.LAYOUTS),
     "model.rope_theta": POSITIVE,
     "model.rope_scaling": rope_scaling,
+    "model.rope_local_theta": POSITIVE,
     "model.remat": one_of(backbone.REMAT),
     "model.scan_unroll": COUNT,
     "model.dtype": one_of(DTYPES),

@@ -18,6 +18,7 @@ from oneflow_jax.autoencoder_training import run as autoencoder_run
 from oneflow_jax.build import autoencoder_system, paradigms
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.errors import UserError
+from oneflow_jax.nn import two_tower
 from oneflow_jax.runtime import run_lock, sharding, workdir
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.training import checkpoint, loop
@@ -128,12 +129,14 @@ def make_text_model_run(
 def measure_text_losses(text_run: FinishedRun, fused_run: FinishedRun) -> tuple[float, float]:
     """Measure the held-out text loss of a text model, and of the model initialized from it.
 
-    The documents have no images. The two losses must be equal to the last bit, because the text
-    tower is frozen.
+    The documents have no images, so the image tower computes nothing that matters, and the text
+    model gets the text tower of both runs. The two losses must be equal to the last bit, because
+    this tower is frozen.
     """
     losses = text_run.system.eval_losses()
+    towers = (text_run.params, two_tower.select_text_tower(fused_run.params))
     with sharding.mesh_context(text_run.system.mesh):
-        return tuple(losses(one.params)["eval/loss_text"] for one in (text_run, fused_run))
+        return tuple(losses(params)["eval/loss_text"] for params in towers)
 
 
 def run_dir(folder: epath.Path, name: str, seed: int) -> epath.Path:

@@ -40,6 +40,7 @@ class Network:
         likelihood_heads: number of heads that also compute the likelihood of each token.
         num_biases: number of biases of queries, keys and values in a layer.
         qk_norm: whether queries and keys are normalized.
+        post_norms: whether a norm also follows attention and the MLP.
         embed_projection: whether a linear map from E to D follows the token embeddings.
         tied_outputs: output width of the heads whose weights are the token embeddings.
         towers: number of towers (stacks of layers): 1 for all slots, or 2, one for text and one for
@@ -59,6 +60,7 @@ class Network:
     likelihood_heads: int = 0
     num_biases: int = 0
     qk_norm: bool = True
+    post_norms: bool = False
     embed_projection: bool = True
     tied_outputs: int = 0
     towers: int = 1
@@ -86,7 +88,8 @@ class Network:
     def _num_parameters(self, towers: int) -> int:
         d, a = self.width, self.head_width
         attention = 2 * d * self.heads * a + 2 * d * self.kv_heads * a + 2 * a * self.qk_norm
-        layer = attention + self.num_biases + 3 * d * self.hidden + 2 * d
+        norms = (4 if self.post_norms else 2) * d
+        layer = attention + self.num_biases + 3 * d * self.hidden + norms
         table = (self.vocab + 1) * self.embed_width
         inputs = (self.embed_width + 1) * d * self.embed_projection + (self.channels + 1) * d
         clock = (TIME_FREQUENCIES + 1) * d + (d + 1) * d
@@ -111,6 +114,7 @@ def from_model(model: Model, channels: int) -> Network:
         likelihood_heads=sum(head.adds_token_likelihood for head in model.heads),
         num_biases=size.qkv_bias * (size.heads + 2 * size.kv_heads) * size.head_width,
         qk_norm=size.qk_norm,
+        post_norms=size.post_norms,
         embed_projection=model.embed_projection,
         tied_outputs=sum(head.width for head in model.heads if model.is_tied(head)),
     )

@@ -132,18 +132,19 @@ class PretrainedVocab(vocabs.TextVocab):
         If a character is encoded as several tokens, the last one gets the character, and the others
         get ''.
         """
-        from tokenizers import decoders
-
-        stream = decoders.DecodeStream(skip_special_tokens=False)
-        pieces = [
-            (stream.step(self._tokenizer, *self._text_tokens([token])) or "")
-            if token in self.text
-            else ""
-            for token in map(int, ids)
-        ]
-        rest = self._tokenizer.decode(self._text_tokens(ids), skip_special_tokens=False)
-        if pieces:  # The last character may be incomplete.
-            pieces[-1] += rest[len("".join(pieces)) :]
+        pieces, given, shown, text = [], [], "", ""
+        for token in map(int, ids):
+            piece = ""
+            if token in self.text:
+                given += self._text_tokens([token])
+                text = self._tokenizer.decode(given, skip_special_tokens=False)
+                if not text.endswith("\ufffd"):  # Otherwise the last character may be incomplete.
+                    # A byte that is not UTF-8 makes all bytes beside it unreadable in `text`. The
+                    # characters of earlier pieces stay as they are.
+                    piece, shown = text[len(shown) :], text
+            pieces.append(piece)
+        if pieces:
+            pieces[-1] += text[len(shown) :]
         return pieces
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -122,7 +122,11 @@ class Attention(nn.Module):
 
 
 def attend_with_cache(
-    qkv: QKV, mask: AttentionMask, cache: KVCache | None, implementation: str
+    qkv: QKV,
+    mask: AttentionMask,
+    cache: KVCache | None,
+    implementation: str,
+    score_cap: float,
 ) -> tuple[Float[Array, "B L H A"], KVCache | None]:
     """Compute attention; with a KV cache, first write the new keys and values to it.
 
@@ -131,12 +135,15 @@ def attend_with_cache(
         mask: the attention mask; with a KV cache, its keys are all slots of the cache.
         cache: one layer of the KV cache, without the layer axis; None if keys are not cached.
         implementation: one of `attention_ops.IMPLEMENTATIONS`.
+        score_cap: limit of the soft cap of scores; 0 without one.
     """
     query, key, value = qkv
     if cache is not None:
         cache = _append(cache, key, value)
         key, value = cache.key, cache.value
-    attn_output = attention_ops.dot_product_attention(query, key, value, mask, implementation)
+    attn_output = attention_ops.dot_product_attention(
+        query, key, value, mask, implementation, score_cap
+    )
     return partitioning.with_logical_constraint(attn_output, attention_ops.QUERY_AXES), cache
 
 

@@ -1,9 +1,10 @@
-"""Attention masks, stored as two integers per slot.
+"""Attention masks, stored as two or three integers per slot.
 
 Every attention pattern here has one form: a slot attends to the slots of its own segment, up to a
 last visible slot. The last visible slot is the last slot of the row (bidirectional), the slot
-itself (causal), or the last slot of its own image (mixed; for text, the slot itself). Only
-implementations of attention that need an L x L mask materialize it.
+itself (causal), or the last slot of its own image (mixed; for text, the slot itself). A
+sliding window adds a first visible slot. Only implementations of attention that need an L x L mask
+materialize it.
 """
 
 import flax.struct
@@ -30,6 +31,8 @@ class AttentionMask:
         key_index: index of each key, in reading order.
         pattern: the attention pattern, if queries and keys are the same slots in the same order;
             None otherwise.
+        first_visible: index of the first key that each query attends to; None without a sliding
+            window.
     """
 
     segment: Int[Array, "B L"]
@@ -37,15 +40,31 @@ class AttentionMask:
     key_segment: Int[Array, "B S"]
     key_index: Int[Array, "B S"]
     pattern: AttentionPattern | None = flax.struct.field(pytree_node=False, default=None)
+    first_visible: Int[Array, "B L"] | None = None
 
     def materialize(self) -> Bool[Array, "B L S"]:
         """Return the boolean mask: True where a query attends to a key."""
         together = self.segment[:, :, None] == self.key_segment[:, None, :]
-        return together & (self.key_index[:, None, :] <= self.last_visible[:, :, None])
+        seen = together & (self.key_index[:, None, :] <= self.last_visible[:, :, None])
+        if self.first_visible is None:
+            return seen
+        return seen & (self.key_index[:, None, :] >= self.first_visible[:, :, None])
+
+    @property
+    def num_keys(self) -> int:
+        """Number of keys S of a row."""
+        return self.key_index.shape[1]
+
+    def limit(self, window: Int[Array, ""]) -> "AttentionMask":
+        """Limit each query to the last `window` of the keys that it attends to.
+
+        All slots of an image end at the same key, so they also begin at the same one.
+        """
+        return self.replace(first_visible=self.last_visible - window + 1)
 
     def pad_keys(self, num_keys: int) -> "AttentionMask":
         """Pad the mask to `num_keys` keys; no query attends to the padding."""
-        beyond = ((0, 0), (0, num_keys - self.key_index.shape[1]))
+        beyond = ((0, 0), (0, num_keys - self.num_keys))
         return self.replace(
             key_segment=jnp.pad(self.key_segment, beyond, constant_values=INVISIBLE),
             key_index=jnp.pad(self.key_index, beyond),

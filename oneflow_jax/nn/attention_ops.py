@@ -8,9 +8,11 @@
 | `triton`       | in a GPU kernel, never in memory | bidirectional, causal | NVIDIA GPUs          |
 | `cudnn`        | in a GPU kernel, never in memory | any, as an L x L bias | NVIDIA GPUs, 16 bits |
 
-With `auto`, `choose_implementation` chooses one of the five. Where the mesh shards the slots of a
-row, ring attention with `blockwise` on each device replaces the configured implementation. The mask
-of decoding with a KV cache has no fixed pattern, so `blockwise` replaces a configured kernel there.
+With `auto`, `choose_implementation` chooses one of the five. A soft cap of scores is supported by
+`xla`, `blockwise` and `splash`; sliding windows by `xla`, `blockwise` and `cudnn`. Where the mesh
+shards the slots of a row, ring attention with `blockwise` on each device replaces the configured
+implementation. The mask of decoding with a KV cache has no fixed pattern, so `blockwise` replaces a
+configured kernel there.
 """
 
 import dataclasses
@@ -38,6 +40,12 @@ KERNEL_PATTERNS = {
     "cudnn": tuple(AttentionPattern),
 }
 """The attention patterns that each kernel supports."""
+
+SCORE_CAP_KERNELS = ("splash",)
+"""Kernels that support a soft cap of scores."""
+
+WINDOW_KERNELS = ("cudnn",)
+"""Kernels that support sliding windows, which differ between the layers of one program."""
 
 MIN_KERNEL_LENGTH = 128
 """Minimum number of keys for which "auto" chooses a kernel: kernels pad shorter rows."""
@@ -75,6 +83,8 @@ class AttentionProblem:
         head_width: number of channels of a head.
         compute_capability: compute capability of the GPU, for example (9, 0); None if this machine
             has no GPU, so the program is compiled for another machine.
+        score_cap: limit of the soft cap of scores; 0 without one.
+        has_window: whether some layers have a sliding window that is shorter than a row.
     """
 
     platform: str
@@ -83,14 +93,24 @@ class AttentionProblem:
     dtype: DTypeLike
     head_width: int
     compute_capability: tuple[int, int] | None = None
+    score_cap: float = 0.0
+    has_window: bool = False
 
 
 def describe_problem(
-    pattern: AttentionPattern | None, length: int, dtype: DTypeLike, head_width: int
+    pattern: AttentionPattern | None,
+    length: int,
+    dtype: DTypeLike,
+    head_width: int,
+    *,
+    score_cap: float = 0.0,
+    has_window: bool = False,
 ) -> AttentionProblem:
     """Return the problem for the devices of the current mesh, or of this machine without a mesh."""
     platform, capability = partitioning.target_platform(), partitioning.compute_capability()
-    return AttentionProblem(platform, pattern, length, dtype, head_width, capability)
+    return AttentionProblem(
+        platform, pattern, length, dtype, head_width, capability, score_cap, has_window
+    )
 
 
 def choose_implementation(problem: AttentionProblem) -> tuple[str, str]:
@@ -124,6 +144,10 @@ def find_obstacle(kernel: str, problem: AttentionProblem) -> str:
         return f"runs on a {platform.upper()}, not on a {problem.platform.upper()}"
     if problem.pattern and problem.pattern not in KERNEL_PATTERNS[kernel]:
         return "supports only bidirectional and causal masks"
+    if problem.score_cap and kernel not in SCORE_CAP_KERNELS:
+        return "does not support model.score_cap"
+    if problem.pattern and problem.has_window and kernel not in WINDOW_KERNELS:
+        return "does not support rows longer than model.sliding_window"
     if platform != "gpu":
         return ""
     if problem.compute_capability and problem.compute_capability < MIN_COMPUTE_CAPABILITY:
@@ -164,8 +188,9 @@ def dot_product_attention(
     value: Float[Array, "B S K A"],
     mask: AttentionMask,
     implementation: str,
+    score_cap: float = 0.0,
 ) -> Float[Array, "B L H A"]:
-    """Compute softmax(query . key / sqrt(A)) value over the keys that the mask allows.
+    """Compute softmax(cap(query . key / sqrt(A))) value over the keys that the mask allows.
 
     K divides H: each key head serves H / K query heads.
 
@@ -175,34 +200,61 @@ def dot_product_attention(
         value: values of the S slots.
         mask: the attention mask.
         implementation: one of `IMPLEMENTATIONS`.
+        score_cap: limit of the soft cap (`nn.soft_cap`) of scores; 0 without one.
 
     Raises:
         UserError: `implementation` is a kernel that does not support these arguments.
     """
     if axis := partitioning.sharded_axis("slots"):
-        around = functools.partial(ring_attention.attend, axis=axis)
+        around = functools.partial(ring_attention.attend, axis=axis, score_cap=score_cap)
         return partitioning.logical_shard_map(around, SHARD_AXES, QUERY_AXES)(
             query, key, value, mask
         )
-    problem = describe_problem(mask.pattern, key.shape[1], query.dtype, query.shape[-1])
+    problem = describe_problem(
+        mask.pattern,
+        key.shape[1],
+        query.dtype,
+        query.shape[-1],
+        score_cap=score_cap,
+        has_window=mask.first_visible is not None,
+    )
     implementation = resolve_implementation(implementation, problem)
+    if implementation == "xla" and score_cap:
+        return _attend_with_capped_scores(query, key, value, mask, score_cap)
     if implementation == "xla":
         return jax.nn.dot_product_attention(query, key, value, mask=mask.materialize()[:, None])
     if implementation == "blockwise":
-        return blockwise_attention.attend(query, key, value, mask)
+        return blockwise_attention.attend(query, key, value, mask, score_cap)
     kernel = _load_kernel(
-        implementation, interpret=problem.platform != KERNEL_PLATFORMS[implementation]
+        implementation,
+        interpret=problem.platform != KERNEL_PLATFORMS[implementation],
+        score_cap=score_cap,
     )
     return partitioning.logical_shard_map(kernel, SHARD_AXES, QUERY_AXES)(query, key, value, mask)
 
 
-def _load_kernel(name: str, *, interpret: bool) -> Callable[..., Array]:
+def _attend_with_capped_scores(
+    query: Float[Array, "B L H A"],
+    key: Float[Array, "B S K A"],
+    value: Float[Array, "B S K A"],
+    mask: AttentionMask,
+    score_cap: float,
+) -> Float[Array, "B L H A"]:
+    """Compute all scores at once, as `jax.nn.dot_product_attention` does, which has no soft cap."""
+    grouped = blockwise_attention.group_heads(query, key.shape[2])
+    scores = blockwise_attention.compute_scores(grouped, key, score_cap)
+    scores = jnp.where(mask.materialize()[:, None, None], scores, blockwise_attention.MASK_VALUE)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bkgls,bska->blkga", weights, value).reshape(query.shape)
+
+
+def _load_kernel(name: str, *, interpret: bool, score_cap: float) -> Callable[..., Array]:
     """Return a kernel as a function of queries, keys, values and the mask."""
     # The imports are slow: they load the compilers of Pallas.
     if name == "splash":
         from oneflow_jax.nn import splash_attention
 
-        return functools.partial(splash_attention.attend, interpret=interpret)
+        return functools.partial(splash_attention.attend, score_cap=score_cap, interpret=interpret)
     if name == "triton":
         from oneflow_jax.nn import triton_attention
 

@@ -7,12 +7,14 @@ algorithm 4), so its memory is O(L x block) too. Scores and sums are float32 for
 network.
 """
 
+import functools
 import math
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from oneflow_jax.nn import soft_cap
 from oneflow_jax.nn.attention_mask import INVISIBLE, AttentionMask
 from oneflow_jax.shapes import Array, Bool, Float, Int, PyTree
 
@@ -51,15 +53,19 @@ class OnlineSoftmax:
     row_sum: Float[Array, "B K G L"]
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B S K A"],
     value: Float[Array, "B S K A"],
     mask: AttentionMask,
+    score_cap: float,
 ) -> Float[Array, "B L H A"]:
-    """Compute softmax(query . key / sqrt(A)) value over the allowed keys; K divides H."""
-    return _forward(query, key, value, mask)[0]
+    """Compute softmax(cap(query . key / sqrt(A))) value over the allowed keys; K divides H.
+
+    `score_cap` is the limit of the soft cap (`nn.soft_cap`) of scores; 0 without one.
+    """
+    return _forward(query, key, value, mask, score_cap)[0]
 
 
 def make_kv_block(
@@ -86,12 +92,17 @@ def init_softmax(query: GroupedHeads) -> OnlineSoftmax:
 
 
 def update_softmax(
-    state: OnlineSoftmax, query: GroupedHeads, kv: KVBlock, mask: AttentionMask
+    state: OnlineSoftmax,
+    query: GroupedHeads,
+    kv: KVBlock,
+    mask: AttentionMask,
+    score_cap: float,
 ) -> OnlineSoftmax:
     """Update the state with the keys in `kv`, block by block; of `mask`, use the queries' part."""
 
     def absorb(so_far: OnlineSoftmax, block: KVBlock) -> tuple[OnlineSoftmax, None]:
-        scores, seen = _masked_scores(query, block, mask)
+        scores = compute_scores(query, block.key, score_cap)
+        seen = _visible_keys(block, mask)
         greatest = jnp.maximum(
             so_far.row_max, jnp.max(scores, axis=-1, where=seen, initial=MASK_VALUE)
         )
@@ -148,17 +159,19 @@ def prepare_backward(
 
 
 def block_gradients(
-    kv: KVBlock, mask: AttentionMask, inputs: BackwardInputs
+    kv: KVBlock, mask: AttentionMask, inputs: BackwardInputs, score_cap: float
 ) -> tuple[GroupedHeads, tuple[Float[Array, "B S K A"], Float[Array, "B S K A"]]]:
     """Compute what `kv` contributes to dQ, and the gradients (dK, dV) of `kv`, all in float32."""
     scale = 1 / math.sqrt(inputs.query.shape[-1])
     dtype = inputs.query.dtype
 
     def add(by_query: GroupedHeads, block: KVBlock) -> tuple[GroupedHeads, tuple[Array, Array]]:
-        scores, seen = _masked_scores(inputs.query, block, mask)
+        scores = compute_scores(inputs.query, block.key, score_cap)
+        seen = _visible_keys(block, mask)
         weights = jnp.where(seen, jnp.exp(scores - inputs.logsumexp[..., None]), 0.0)
         by_weight = _einsum_f32("blkga,bska->bkgls", inputs.grad_out, block.value)
-        by_score = (weights * (by_weight - inputs.delta[..., None]) * scale).astype(dtype)
+        by_score = weights * (by_weight - inputs.delta[..., None]) * scale
+        by_score = soft_cap.backward(by_score, scores, score_cap).astype(dtype)
         by_value = _einsum_f32("bkgls,blkga->bska", weights.astype(dtype), inputs.grad_out)
         by_key = _einsum_f32("bkgls,blkga->bska", by_score, inputs.query)
         by_query = by_query + _einsum_f32("bkgls,bska->blkga", by_score, block.key)
@@ -175,22 +188,30 @@ def group_heads(x: Float[Array, "B L H A"], kv_heads: int) -> GroupedHeads:
     return x.reshape(*x.shape[:2], kv_heads, -1, x.shape[-1])
 
 
+def compute_scores(
+    query: GroupedHeads, key: Float[Array, "B S K A"], score_cap: float
+) -> Float[Array, "B K G L S"]:
+    """Compute cap(query . key / sqrt(A)) in float32."""
+    scores = _einsum_f32("blkga,bska->bkgls", query, key) / math.sqrt(query.shape[-1])
+    return soft_cap.apply(scores, score_cap)
+
+
 def _forward(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B S K A"],
     value: Float[Array, "B S K A"],
     mask: AttentionMask,
+    score_cap: float,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
     queries, delayed_mask = group_heads(query, key.shape[2]), add_barrier(mask, query)
-    whole = update_softmax(
-        init_softmax(queries), queries, make_kv_block(key, value, delayed_mask), delayed_mask
-    )
+    kv = make_kv_block(key, value, delayed_mask)
+    whole = update_softmax(init_softmax(queries), queries, kv, delayed_mask, score_cap)
     attn_output, log_total = finalize_softmax(whole, query)
     return attn_output, (query, key, value, mask, attn_output, log_total)
 
 
 def _backward(
-    residuals: PyTree, grad_out: Float[Array, "B L H A"]
+    score_cap: float, residuals: PyTree, grad_out: Float[Array, "B L H A"]
 ) -> tuple[Array, Array, Array, None]:
     query, key, value, mask, attn_output, log_total = residuals
     inputs, delayed_mask = (
@@ -198,7 +219,7 @@ def _backward(
         add_barrier(mask, grad_out),
     )
     by_query, (by_key, by_value) = block_gradients(
-        make_kv_block(key, value, delayed_mask), delayed_mask, inputs
+        make_kv_block(key, value, delayed_mask), delayed_mask, inputs, score_cap
     )
     by_query = by_query.reshape(query.shape).astype(query.dtype)
     return by_query, by_key.astype(key.dtype), by_value.astype(value.dtype), None
@@ -207,13 +228,10 @@ def _backward(
 attend.defvjp(_forward, _backward)
 
 
-def _masked_scores(
-    query: GroupedHeads, block: KVBlock, mask: AttentionMask
-) -> tuple[Float[Array, "B K G L S"], Bool[Array, "B 1 1 L S"]]:
-    """Return the scores of a block's keys, and a mask that is True for visible keys."""
+def _visible_keys(block: KVBlock, mask: AttentionMask) -> Bool[Array, "B 1 1 L S"]:
+    """Return a mask that is True for the visible keys of a block."""
     seen = mask.replace(key_segment=block.segment, key_index=block.index).materialize()
-    scores = _einsum_f32("blkga,bska->bkgls", query, block.key)
-    return scores / math.sqrt(query.shape[-1]), seen[:, None, None]
+    return seen[:, None, None]
 
 
 def _einsum_f32(subscripts: str, lhs: Array, rhs: Array) -> Array:

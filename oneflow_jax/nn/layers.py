@@ -1,5 +1,6 @@
 """Layers of the transformer other than attention, and the embedding of the time t."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -68,11 +69,27 @@ def rms_norm(
     return nn.RMSNorm(epsilon=eps, dtype=dtype, scale_init=init, name=name)
 
 
-class SwiGLU(nn.Module):
-    """W_2 (silu(W_g x) * W_1 x), Shazeer, GLU Variants Improve Transformer, eq. 6."""
+ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": functools.partial(nn.gelu, approximate=True)}
+"""Activations of the MLP: SiLU, or the approximation of GELU by tanh."""
+
+
+def identity(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return x: it stands for a layer that a network does not have."""
+    return x
+
+
+class GatedMLP(nn.Module):
+    """W_2 (f(W_g x) * W_1 x), Shazeer, GLU Variants Improve Transformer, eq. 6.
+
+    Attributes:
+        hidden: F of `shapes`.
+        dtype: data type of matrix products.
+        activation: the name of f, one of `ACTIVATIONS`: "silu" is SwiGLU, "gelu_tanh" GeGLU.
+    """
 
     hidden: int
     dtype: DTypeLike
+    activation: str = "silu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
@@ -82,7 +99,7 @@ class SwiGLU(nn.Module):
         gate = Linear((self.hidden,), axes, self.dtype, name="gate")(x)
         up = Linear((self.hidden,), axes, self.dtype, name="up")(x)
         x = partitioning.with_logical_constraint(
-            nn.silu(gate) * up, ("rows", "slots", "act_hidden")
+            ACTIVATIONS[self.activation](gate) * up, ("rows", "slots", "act_hidden")
         )
         return Linear((width,), ("hidden", "width"), self.dtype, name="down")(x)
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from oneflow_jax.canvas import AttentionPattern, EmbeddingTable, Head, Modality, NoisyCanvas
-from oneflow_jax.nn import attention, attention_mask, backbone, layers, partitioning
+from oneflow_jax.nn import attention, attention_mask, backbone, layers, partitioning, soft_cap
 from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float, Outputs
 
@@ -24,6 +24,9 @@ class Model(nn.Module):
             it, E equals D.
         tied_embeddings: whether the heads over the vocabulary have the token embeddings as their
             weights, and no bias; E equals D.
+        embed_scale: factor of the token embeddings at the input of the first layer.
+        logit_cap: limit of the soft cap (`nn.soft_cap`) of the outputs over the vocabulary; 0
+            without one.
     """
 
     config: backbone.TransformerConfig
@@ -34,6 +37,8 @@ class Model(nn.Module):
     has_flow_map: bool = False
     embed_projection: bool = True
     tied_embeddings: bool = False
+    embed_scale: float = 1.0
+    logit_cap: float = 0.0
     layer = backbone.Block
 
     def setup(self) -> None:
@@ -121,7 +126,8 @@ class Model(nn.Module):
 
     def embed_text(self, embeds: Float[Array, "B L E"]) -> Float[Array, "B L D"]:
         """Return the input of the first layer for text slots, without the time embedding."""
-        return self.text_in(embeds) if self.embed_projection else embeds.astype(self.config.dtype)
+        x = self.text_in(embeds) if self.embed_projection else embeds.astype(self.config.dtype)
+        return x if self.embed_scale == 1 else self.embed_scale * x
 
     def is_tied(self, head: Head) -> bool:
         """Return whether the weights of a head are the token embeddings."""
@@ -131,11 +137,15 @@ class Model(nn.Module):
         self, view: NoisyCanvas, mask: AttentionMask, cache: attention.KVCache | None
     ) -> tuple[Float[Array, "B L D"], attention.KVCache | None]:
         x = partitioning.with_logical_constraint(self.embed(view), ("rows", "slots", "act_width"))
+        size = self.config
         around = backbone.LayerInputs(
             attention_mask=mask,
-            rope=self.config.rope.angles(view.position, self.config.head_width),
+            rope=size.rope.angles(view.position, size.head_width),
             is_image=view.modality == Modality.IMAGE,
         )
+        if size.sliding_window:
+            angles = size.local_rope.angles(view.position, size.head_width)
+            around = around.replace(local=backbone.LocalInputs(angles, size.sliding_window))
         return self.backbone(x, around, cache)
 
     def _apply_heads(self, x: Float[Array, "B L D"], view: NoisyCanvas) -> Outputs:
@@ -144,6 +154,8 @@ class Model(nn.Module):
             table = self.embedding_table().embedding.astype(x.dtype)
             outputs[head.name] = (x @ table.T).astype(jnp.float32)
         for head in self.heads:
+            if head.axis == "vocab":
+                outputs[head.name] = soft_cap.apply(outputs[head.name], self.logit_cap)
             if head.adds_token_likelihood:
                 outputs[head.name] += self._token_log_likelihood(view)
         return outputs

@@ -17,20 +17,21 @@ from oneflow_jax.nn.attention_mask import AttentionMask
 from oneflow_jax.shapes import Array, Float, PyTree
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attend(
     query: Float[Array, "B L H A"],
     key: Float[Array, "B L K A"],
     value: Float[Array, "B L K A"],
     mask: AttentionMask,
     axis: str,
+    score_cap: float,
 ) -> Float[Array, "B L H A"]:
-    """Compute softmax(query . key / sqrt(A)) value over the keys of all devices along `axis`.
+    """Compute softmax(cap(query . key / sqrt(A))) value over the keys of all devices along `axis`.
 
     Arguments and result are this device's shard of the slots. The indices in the mask count the
-    slots of the whole row.
+    slots of the whole row. `score_cap` is the limit of the soft cap of scores; 0 without one.
     """
-    return _forward(query, key, value, mask, axis)[0]
+    return _forward(query, key, value, mask, axis, score_cap)[0]
 
 
 def _forward(
@@ -39,6 +40,7 @@ def _forward(
     value: Float[Array, "B L K A"],
     mask: AttentionMask,
     axis: str,
+    score_cap: float,
 ) -> tuple[Float[Array, "B L H A"], PyTree]:
     queries, delayed_mask = (
         blockwise_attention.group_heads(query, key.shape[2]),
@@ -48,7 +50,7 @@ def _forward(
     def attend_and_pass(carry: PyTree, _: None) -> tuple[PyTree, None]:
         partial, kv = carry
         return (
-            blockwise_attention.update_softmax(partial, queries, kv, delayed_mask),
+            blockwise_attention.update_softmax(partial, queries, kv, delayed_mask, score_cap),
             _rotate(kv, axis),
         ), None
 
@@ -58,13 +60,13 @@ def _forward(
     )
     rounds = jax.lax.axis_size(axis) - 1
     (partial, last), _ = jax.lax.scan(attend_and_pass, start, length=rounds)
-    whole = blockwise_attention.update_softmax(partial, queries, last, delayed_mask)
+    whole = blockwise_attention.update_softmax(partial, queries, last, delayed_mask, score_cap)
     attn_output, log_total = blockwise_attention.finalize_softmax(whole, query)
     return attn_output, (query, key, value, mask, attn_output, log_total)
 
 
 def _backward(
-    axis: str, residuals: PyTree, grad_out: Float[Array, "B L H A"]
+    axis: str, score_cap: float, residuals: PyTree, grad_out: Float[Array, "B L H A"]
 ) -> tuple[Array, Array, Array, None]:
     query, key, value, mask, attn_output, log_total = residuals
     inputs, delayed_mask = (
@@ -74,7 +76,7 @@ def _backward(
 
     def add_and_pass(carry: PyTree, _: None) -> tuple[PyTree, None]:
         by_query, kv, by_given = carry
-        more, grad_kv = blockwise_attention.block_gradients(kv, delayed_mask, inputs)
+        more, grad_kv = blockwise_attention.block_gradients(kv, delayed_mask, inputs, score_cap)
         by_given = _rotate(jax.tree.map(jnp.add, by_given, grad_kv), axis)
         return (by_query + more, _rotate(kv, axis), by_given), None
 

@@ -42,7 +42,18 @@ class Llama3Scaling:
         return kept * frequencies + (1 - kept) * frequencies / self.factor
 
 
-SCALINGS = {"llama3": Llama3Scaling}
+@dataclasses.dataclass(frozen=True)
+class LinearScaling:
+    """Scaling that divides all frequencies by `factor`, as if positions were closer together."""
+
+    factor: float
+
+    def scale(self, frequencies: Float[np.ndarray, "h"]) -> Float[np.ndarray, "h"]:
+        """Return the scaled frequencies, in radians per position."""
+        return frequencies / self.factor
+
+
+SCALINGS = {"linear": LinearScaling, "llama3": Llama3Scaling}
 """Scalings of the frequencies, by the name that follows in `Rope.scaling`."""
 
 

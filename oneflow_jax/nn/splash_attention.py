@@ -32,11 +32,13 @@ def attend(
     value: Float[Array, "B L K A"],
     mask: AttentionMask,
     *,
+    score_cap: float,
     interpret: bool,
 ) -> Float[Array, "B L H A"]:
-    """Compute softmax(query . key / sqrt(A)) value with a mask whose pattern the kernel supports.
+    """Compute softmax(cap(query . key / sqrt(A))) value with a mask that the kernel supports.
 
-    With `interpret`, the kernel runs in interpreter mode on any device; tests use this.
+    `score_cap` is the limit of the soft cap of scores; 0 without one. With `interpret`, the kernel
+    runs in interpreter mode on any device; tests use this.
     """
     _, length, heads, width = query.shape
     slots, channels = -length % LANES, -width % LANES
@@ -48,7 +50,7 @@ def attend(
 
     # Padded slots attend only to one another, and the slice below removes them.
     segment = jnp.pad(mask.segment, ((0, 0), (0, slots)), constant_values=INVISIBLE)
-    kernel = _make_kernel(mask.pattern, length + slots, heads, interpret)
+    kernel = _make_kernel(mask.pattern, length + slots, heads, score_cap, interpret)
     attn_output = jax.vmap(kernel)(
         filled(query), filled(key), filled(value), kernels.SegmentIds(segment, segment)
     )
@@ -56,7 +58,7 @@ def attend(
 
 
 def _make_kernel(
-    pattern: AttentionPattern, length: int, heads: int, interpret: bool
+    pattern: AttentionPattern, length: int, heads: int, score_cap: float, interpret: bool
 ) -> kernels.SplashAttentionKernel:
     size = next(size for size in BLOCK_SIZES if length % size == 0)
     sizes = kernels.BlockSizes(
@@ -68,4 +70,6 @@ def _make_kernel(
         block_kv_dq=size,
     )
     mask = masks.MultiHeadMask([MASKS[pattern]((length, length))] * heads)
-    return kernels.make_splash_mha_single_device(mask, block_sizes=sizes, interpret=interpret)
+    return kernels.make_splash_mha_single_device(
+        mask, block_sizes=sizes, attn_logits_soft_cap=score_cap or None, interpret=interpret
+    )

@@ -2,8 +2,8 @@
 
 Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024. Each
 tower has its own norms, MLPs, and query, key, value and output projections. Attention runs over all
-slots jointly. The text tower can first be trained alone and then be frozen: its outputs for
-documents without images stay bitwise equal.
+slots jointly. The text tower is first trained alone, as a `TextModel`, and then it is frozen: its
+outputs for documents without images stay bitwise equal.
 """
 
 import jax
@@ -61,10 +61,11 @@ class ModalityBlock(backbone.TransformerLayer):
         return jax.tree.map(pick, image, text)
 
 
-class TwoTowerModel(Model):
-    """The mixed-modal transformer with two towers; only image slots get the time embedding."""
+class TextModel(Model):
+    """The mixed-modal transformer whose text slots get no time embedding.
 
-    layer = ModalityBlock
+    Its layers are the text tower of a `TwoTowerModel`.
+    """
 
     def embed(self, view: NoisyCanvas) -> Float[Array, "B L D"]:
         """Embed every slot: the input of the first layer."""
@@ -73,8 +74,26 @@ class TwoTowerModel(Model):
         return jnp.where((view.modality == Modality.TEXT)[..., None], words, pictures)
 
 
-def init_image_tower_from_text(params: PyTree) -> PyTree:
-    """Copy the parameters of the text tower's blocks to the image tower."""
-    blocks = params["backbone"]["blocks"]
-    copied = jax.tree.map(jnp.copy, blocks["text"])
-    return params | {"backbone": params["backbone"] | {"blocks": blocks | {"image": copied}}}
+class TwoTowerModel(TextModel):
+    """The mixed-modal transformer with two towers."""
+
+    layer = ModalityBlock
+
+
+def add_image_tower(params: PyTree) -> PyTree:
+    """Return the parameters of a `TwoTowerModel` from those of a `TextModel`.
+
+    The image tower is a copy of the text tower.
+    """
+    blocks = params["backbone"][backbone.STACK]
+    towers = {"text": blocks, "image": jax.tree.map(jnp.copy, blocks)}
+    return params | {"backbone": params["backbone"] | {backbone.STACK: towers}}
+
+
+def select_text_tower(params: PyTree) -> PyTree:
+    """Return the parameters of the `TextModel` in a `TwoTowerModel`: `add_image_tower` reversed.
+
+    `params` may be any tree with the names of the parameters.
+    """
+    blocks = params["backbone"][backbone.STACK]["text"]
+    return params | {"backbone": params["backbone"] | {backbone.STACK: blocks}}

@@ -1,13 +1,13 @@
 """`language` trains a text model; `lmfusion` adds an image tower and freezes the text tower.
 
-Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024. Both are
-trained on a network of two towers (`nn.two_tower`):
+Shi et al., LMFusion: Adapting Pretrained Language Models for Multimodal Generation, 2024. Their
+networks (`nn.two_tower`) have one tower of layers and two:
 
     language   -log p(next token) of documents whose images are removed; trains the text tower
     lmfusion   as `transfusion`, with the text tower frozen; trains the image tower, which is
                initialized from the text tower
 
-So for documents without images, `lmfusion` makes exactly the predictions of `language`. To predict
+So for documents without images, `lmfusion` makes the predictions of `language`. To predict
 text after an image, the frozen text tower attends to the image's keys and values, which the image
 tower learns. Two things differ from the paper: flow matching replaces DDPM, as in `transfusion`,
 and linear maps replace the U-Net for patches.

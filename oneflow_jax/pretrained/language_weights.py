@@ -12,6 +12,10 @@
 | post_attention_layernorm                | mlp_norm/scale `[N D]`                            |
 | gate_proj, up_proj `[F D]`              | mlp/gate/kernel, mlp/up/kernel `[N D F]`          |
 | down_proj `[D F]`                       | mlp/down/kernel `[N F D]`                         |
+
+Gemma has norms before and after attention and the MLP (`POST_NORMS`). It stores the scales of norms
+minus 1, and its scores have another factor. So scales and queries are converted: see `norm_offset`
+and `query_scale` of `LanguageModelConfig`.
 """
 
 from typing import NamedTuple
@@ -25,6 +29,18 @@ from oneflow_jax.shapes import Float
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 """Names of weight files in order of precedence; the first existing file is read."""
+
+
+PRE_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+"""Norms of a layer, with their names in the file."""
+
+POST_NORMS = {
+    "attention_norm": "input_layernorm",
+    "attention_post_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_post_norm": "post_feedforward_layernorm",
+}
+"""Norms of a layer with norms before and after attention and the MLP."""
 
 
 class LanguageModelWeights(NamedTuple):
@@ -57,7 +73,7 @@ def read(folder: epath.Path, config: LanguageModelConfig) -> LanguageModelWeight
     stored = TensorFile(here[0] if here else folder / WEIGHT_FILES[0])
     c = config
     embedding = stored.pop("model.embed_tokens.weight", (c.vocab_size, c.width))
-    norm = stored.pop("model.norm.weight", (c.width,))
+    norm = stored.pop("model.norm.weight", (c.width,)) + np.float32(c.norm_offset)
     head = None
     if not c.tied_embeddings:
         head = stored.pop("lm_head.weight", (c.vocab_size, c.width))
@@ -75,10 +91,11 @@ def _read_layer(
     def pop(name: str, *shape: int) -> np.ndarray:
         return stored.pop(f"{prefix}.{name}", shape)
 
-    layer = {
-        "attention_norm/scale": pop("input_layernorm.weight", c.width),
-        "mlp_norm/scale": pop("post_attention_layernorm.weight", c.width),
-    }
+    def pop_norm(name: str, width: int) -> np.ndarray:
+        return pop(f"{name}.weight", width) + np.float32(c.norm_offset)
+
+    norms = POST_NORMS if c.post_norms else PRE_NORMS
+    layer = {f"{ours}/scale": pop_norm(theirs, c.width) for ours, theirs in norms.items()}
     for ours, theirs, heads in (
         ("query", "q", c.heads),
         ("key", "k", c.kv_heads),
@@ -90,8 +107,12 @@ def _read_layer(
             bias = pop(f"self_attn.{theirs}_proj.bias", heads * c.head_width)
             layer[f"attention/{ours}/bias"] = bias.reshape(heads, c.head_width)
     if c.qk_norm:
-        layer["attention/query_norm/scale"] = pop("self_attn.q_norm.weight", c.head_width)
-        layer["attention/key_norm/scale"] = pop("self_attn.k_norm.weight", c.head_width)
+        layer["attention/query_norm/scale"] = pop_norm("self_attn.q_norm", c.head_width)
+        layer["attention/key_norm/scale"] = pop_norm("self_attn.k_norm", c.head_width)
+    # The last linear map of queries is their norm, or else their projection, which has no bias in
+    # models with this factor.
+    last = "attention/query_norm/scale" if c.qk_norm else "attention/query/kernel"
+    layer[last] = layer[last] * np.float32(c.query_scale)
     out = pop("self_attn.o_proj.weight", c.width, c.heads * c.head_width)
     layer["attention/out/kernel"] = out.T.reshape(c.heads, c.head_width, c.width)
     for ours, shape in (

@@ -26,7 +26,7 @@ from oneflow_jax.data import streams
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, storage, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import best_checkpoint, checksums, replica_load
+from oneflow_jax.training import best_checkpoint, checksums, old_parameters, replica_load
 from oneflow_jax.training.train_state import TrainState
 
 SKIP_DAMAGED = "checkpoint.skip_damaged"
@@ -308,12 +308,19 @@ class Checkpoints:
             return replica_load.load(path, like_items)
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
-        """Return whether a checkpoint's EMA parameters differ in names or shapes from the model."""
+        """Return whether a checkpoint's EMA parameters differ in names or shapes from the model.
+
+        Raises:
+            UserError: they are those of a text model with two towers.
+        """
         try:
             saved = self._checkpointer.checkpointables_metadata(step).metadata["ema"]
-            return saved is not None and _shapes(saved) != _shapes(abstract_params)
+            shapes = None if saved is None else _shapes(saved)
         except Exception:
             return False
+        expected = _shapes(abstract_params)
+        old_parameters.check_towers(self._directory / str(step), shapes or (), expected)
+        return shapes is not None and shapes != expected
 
     def _set_aside(self, path: epath.Path) -> epath.Path:
         """Move a checkpoint to the folder of damaged checkpoints; return the new path."""
@@ -384,4 +391,7 @@ def _describe(error: BaseException) -> str:
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }

@@ -26,7 +26,7 @@ from flax import traverse_util
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, workdir
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import checkpoint
+from oneflow_jax.training import checkpoint, old_parameters
 
 
 class Savable(Protocol):
@@ -141,6 +141,7 @@ def load_ema_params(
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} cannot be read ({error}). Get a new copy.") from error
     wanted = traverse_util.flatten_dict(abstract_params, sep="/")
+    old_parameters.check_towers(path, stored, wanted)
     _check_shapes(path, stored, wanted)
     placed = {
         name: jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding)

@@ -16,6 +16,7 @@ from tests.data.custom.test_record_layouts import RED
 CONTRADICTIONS = [
     ({"model__heads": 3, "model__kv_heads": 2}, r"model\.heads=3: not a multiple of model\.kv_he"),
     ({"model__head_width": 12}, r"model\.head_width=12: not a multiple of 8"),
+    ({"model__sliding_window": 64}, r"model\.sliding_window=64: in oneflow a slot attends to all"),
     ({"codec__pixels": 5}, r"5.*patch_size|patch_size.*5"),
     ({"checkpoint__every": 2, "checkpoint__keep_period": 3}, r"checkpoint\.keep_period=3"),
     ({"profile_steps": (5, 2)}, r"profile_steps=\(5, 2\)"),

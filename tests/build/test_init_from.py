@@ -12,7 +12,7 @@ from oneflow_jax.build import init_from
 from oneflow_jax.errors import UserError
 from oneflow_jax.nn import two_tower
 from oneflow_jax.runtime import sharding, workdir
-from oneflow_jax.training import checkpoint, loop, train_state
+from oneflow_jax.training import checkpoint, export, loop, train_state
 from tests import runs, tiny
 from tests.paradigms.test_lmfusion import make_config
 
@@ -96,9 +96,27 @@ def test_text_model_gets_an_image_tower(folder, language, tmp_path):
         epath.Path(tmp_path), make_config("lmfusion", folder, init_from=language[0])
     )
     for tree in (state.params, state.ema):
-        tiny.assert_trees_close(tree, two_tower.init_image_tower_from_text(language[1].ema), atol=0)
-    blocks = language[1].ema["backbone"]["blocks"]
-    assert np.any(blocks["image"]["mlp"]["up"]["kernel"] != blocks["text"]["mlp"]["up"]["kernel"])
+        tiny.assert_trees_close(tree, two_tower.add_image_tower(language[1].ema), atol=0)
+
+
+def test_transfusion_starts_from_a_text_model(folder, language, tmp_path):
+    config = make_config("transfusion", folder, init_from=language[0])
+    state = restore_state(epath.Path(tmp_path), config)
+    tiny.assert_trees_close(state.params, language[1].ema, atol=0)
+
+
+@pytest.mark.parametrize("stored", ["checkpoint", "export"])
+def test_text_models_with_two_towers_are_refused(folder, language, tmp_path, stored):
+    """Check the message for the folders of earlier versions, in which `language` had two towers."""
+    old = epath.Path(tmp_path / "old")
+    config = make_config("lmfusion", folder, init_from=language[0])
+    state = save_random_run(old, config)
+    if stored == "export":
+        shutil.rmtree(old / workdir.CHECKPOINTS)
+        export.write_unrounded(config, old, state.ema)
+    system = runs.prepare_system(epath.Path(language[0]), make_config("language", folder))
+    with pytest.raises(UserError, match="with two towers, but the paradigm language has one now"):
+        export.load_ema_params(old, system.abstract_state.ema)
 
 
 def test_empty_init_from_changes_nothing(folder, tmp_path):
@@ -191,7 +209,6 @@ def test_run_without_a_checkpoint_is_reported(folder, tmp_path):
         {"model.layers": 3},
         {"model.hidden": 128},
         {"codec.patch_size": 1},
-        {"paradigm.name": "transfusion", "optimizer.freeze": ""},
     ],
     ids=str,
 )

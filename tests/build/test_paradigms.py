@@ -57,7 +57,6 @@ def test_lmfusion_differs_from_its_text_model_in_class_and_frozen_parameters():
             else usual
         )
         assert dataclasses.asdict(build_paradigm(config)) == dataclasses.asdict(expected)
-        assert (config.paradigm.name in paradigms.TWO_TOWER) == (name != "transfusion")
     text, both = (quickstart.get_config(name) for name in paradigms.TEXT_PRETRAINING)
     assert (text.optimizer.freeze, both.optimizer.freeze) == (
         two_tower.IMAGE_PARAMS,

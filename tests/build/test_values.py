@@ -59,11 +59,11 @@ SHIPPED = {
 HOSTILE = (math.nan, math.inf, -math.inf, -1, 0, 2**64, "", "abc", None, True, 1e400, -1e-300, [])
 
 MAY_BE_ZERO = re.compile(
-    r"seed|.*\.seed|.*(?<!max_mask)_weight|.*_scale|.*_prob|codec\.mean|optimizer\.(b1|b2|ema_decay|weight_decay"
+    r"seed|.*\.seed|.*(?<!max_mask)_weight|sampling\..*_scale|.*_prob|codec\.mean|optimizer\.(b1|b2|ema_decay|weight_decay"
     r"|warmup_steps|end_lr_fraction)|data\.(num_workers|cache_size|text_slot_multiple)"
     r"|checkpoint\.(keep_period|minutes|broadcast_min_gb)"
     r"|finetune\.(max_added_tokens|keep_fraction|lora_rank|minutes)|paradigm\.(tasks|time_coupling)\..*|source\.(interleaved|styled|keywords)"
-    r"|sampling\.(preview_every|top_k|temperature)|evaluation\.loss_documents"
+    r"|model\.(score_cap|logit_cap|sliding_window)|sampling\.(preview_every|top_k|temperature)|evaluation\.loss_documents"
 )
 
 MAY_BE_NEGATIVE = re.compile(r"codec\.mean|mesh\..*")

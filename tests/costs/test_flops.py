@@ -58,7 +58,7 @@ def total(outputs):
 
 
 def test_parameters_of_language_models_are_counted():
-    size = dataclasses.replace(SIZE, qk_norm=False, qkv_bias=True)
+    size = dataclasses.replace(SIZE, qk_norm=False, qkv_bias=True, post_norms=True)
     net = MODEL.clone(config=size, embed_width=256, embed_projection=False, tied_embeddings=True)
     embeds = view(1, 4).replace(embeds=jnp.zeros((1, 4, 256)))
     params = jax.eval_shape(net.init, jax.random.key(0), embeds)["params"]
@@ -90,6 +90,7 @@ def test_from_model_reads_the_shape():
         "likelihood_heads": 0,
         "num_biases": 0,
         "qk_norm": True,
+        "post_norms": False,
         "embed_projection": True,
         "tied_outputs": 0,
         "towers": 1,

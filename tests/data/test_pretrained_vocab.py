@@ -98,3 +98,17 @@ def test_files_that_cannot_be_used(tmp_path):
     words.save(str(path))
     with pytest.raises(UserError, match="it changes texts"):
         pretrained_vocab.PretrainedVocab.load(path)
+
+
+def test_bytes_that_are_no_text_have_pieces(tmp_path):
+    """Check tokens of bytes that are not UTF-8, which models may write."""
+    tokenizer = random_language_model.make_tokenizer("gemma3")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = pretrained_vocab.PretrainedVocab.load(tmp_path / "tokenizer.json")
+    for text in random_language_model.TEXTS:
+        assert "".join(loaded.to_pieces(loaded.encode(text))) == text
+    theirs = loaded.pretrained_ids.tolist()
+    names = ("<0x2E>", "<0xC3>", "<0x80>", "<0xFF>", "a")
+    ids = [loaded.text.start + theirs.index(tokenizer.token_to_id(name)) for name in names]
+    assert loaded.decode(ids) == 4 * "\ufffd" + "a"
+    assert loaded.to_pieces(ids) == [".", "", "À", "", "\ufffd\ufffda"]

@@ -15,7 +15,7 @@ from oneflow_jax.runtime import sharding
 from tests.nn import test_attention_mask
 
 
-def naive_attention(query, key, value, mask):
+def naive_attention(query, key, value, mask, score_cap=np.inf):
     """Compute attention query by query in float64; query head h uses key head h // (H / K)."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     rows, slots, heads, width = query.shape
@@ -24,6 +24,8 @@ def naive_attention(query, key, value, mask):
     for b, i, h in np.ndindex(rows, slots, heads):
         visible = np.flatnonzero(mask[b, i])
         scores = key[b, visible, h // group] @ query[b, i, h] / np.sqrt(width)
+        if score_cap < np.inf:
+            scores = score_cap * np.tanh(scores / score_cap)
         weights = np.exp(scores - scores.max())
         out[b, i, h] = weights / weights.sum() @ value[b, visible, h // group]
     return out
@@ -50,12 +52,12 @@ def random_qkv(batch_size=6, num_slots=48, heads=6, kv_heads=3, width=8, dtype=j
     return [x.astype(dtype) for x in (2 * normals[0], 2 * normals[1], normals[2])]
 
 
-def output_and_gradients(implementation, qkv, mask):
+def output_and_gradients(implementation, qkv, mask, score_cap=0.0):
     """Return the output, and the gradients of a random projection of the output."""
     direction = jax.random.normal(jax.random.key(1), qkv[0].shape)
 
     def loss_and_output(*arrays):
-        output = attention_ops.dot_product_attention(*arrays, mask, implementation)
+        output = attention_ops.dot_product_attention(*arrays, mask, implementation, score_cap)
         return jnp.sum(output * direction), output
 
     run = jax.jit(jax.value_and_grad(loss_and_output, argnums=(0, 1, 2), has_aux=True))
@@ -181,6 +183,61 @@ def test_ring_attention_matches_xla_attention(sizes, heads, attend):
         assert_close(output_and_gradients("xla", qkv, mask), expected)
 
 
+CAP, WINDOW = 1.5, 9
+
+
+@functools.cache
+def capped_reference(window):
+    """Return queries, keys, values and mask with images, and the results of "xla" with a cap."""
+    view = test_attention_mask.random_view(seed=2, batch_size=8)
+    mask = attention_mask.from_canvas(view, AttentionPattern.MIXED)
+    mask = mask.limit(jnp.int32(window)) if window else mask
+    qkv = random_qkv(batch_size=8, heads=4, kv_heads=2)
+    return qkv, mask, output_and_gradients("xla", qkv, mask, CAP)
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+def test_capped_scores_of_xla_attention_match_naive_attention(window):
+    qkv, mask, (output, *gradients) = capped_reference(window)
+    seen = np.asarray(mask.materialize())
+    np.testing.assert_allclose(output, naive_attention(*qkv, seen, CAP), atol=1e-5)
+    assert np.abs(output - naive_attention(*qkv, seen)).max() > 0.1
+    moved = [x.at[3, 7, 1, 2].add(1e-2) for x in qkv]
+    direction = np.asarray(jax.random.normal(jax.random.key(1), output.shape), np.float64)
+    for n, gradient in enumerate(gradients):
+        changed = [*qkv[:n], moved[n], *qkv[n + 1 :]]
+        change = naive_attention(*changed, seen, CAP) - naive_attention(*qkv, seen, CAP)
+        slope = np.sum(direction * change) / 1e-2
+        np.testing.assert_allclose(gradient[3, 7, 1, 2], slope, atol=2e-2)
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+@pytest.mark.parametrize("sizes", [None, {"context": 2, "data": 2, "tensor": 2}], ids=str)
+def test_blockwise_attention_with_caps_and_windows_matches_xla_attention(sizes, window):
+    """Check one device, and the ring of several devices."""
+    qkv, mask, expected = capped_reference(window)
+    if sizes is None:
+        assert_close(output_and_gradients("blockwise", qkv, mask, CAP), expected)
+        return
+    with sharding.mesh_context(sharding.make_mesh(sizes)):
+        assert_close(output_and_gradients("xla", qkv, mask, CAP), expected)
+
+
+@pytest.mark.usefixtures("_interpreter")
+def test_splash_attention_with_capped_scores_matches_xla_attention():
+    qkv, mask = long_rows(CAUSAL)
+    expected = output_and_gradients("xla", qkv, mask, CAP)
+    assert_close(output_and_gradients("splash", qkv, mask, CAP), expected)
+
+
+@pytest.mark.parametrize("implementation", ["splash", "triton"])
+@pytest.mark.usefixtures("_interpreter")
+def test_kernels_refuse_windows(implementation):
+    qkv, mask = long_rows(BIDIRECTIONAL)
+    with pytest.raises(UserError, match=r"does not support rows longer than model\.sliding_window"):
+        attention_ops.dot_product_attention(*qkv, mask.limit(jnp.int32(9)), implementation)
+
+
 def make_problem(platform="cpu", pattern=AttentionPattern.BIDIRECTIONAL, length=2_048, **changes):
     """Return a problem of bfloat16 heads of width 128 on an H100 or another platform."""
     values = {"dtype": jnp.bfloat16, "head_width": 128, "compute_capability": (9, 0)} | changes
@@ -220,6 +277,11 @@ NO_PATTERN = None  # with a KV cache
         ("gpu", MIXED, {"length": 2_049}, "blockwise"),
         ("gpu", MIXED, {"compute_capability": (7, 5)}, "blockwise"),
         ("gpu", MIXED, {"compute_capability": None}, "blockwise"),
+        ("gpu", MIXED, {"has_window": True}, "cudnn"),
+        ("gpu", CAUSAL, {"has_window": True}, "cudnn"),
+        ("gpu", CAUSAL, {"score_cap": 50.0}, "blockwise"),
+        ("tpu", CAUSAL, {"score_cap": 50.0}, "splash"),
+        ("tpu", CAUSAL, {"has_window": True}, "blockwise"),
         ("gpu", NO_PATTERN, {"length": 512}, "xla"),
         ("gpu", NO_PATTERN, {}, "blockwise"),
     ],
@@ -241,6 +303,9 @@ def test_automatic_choice(platform, pattern, changes, expected):
         ("triton", "gpu", {"compute_capability": (7, 5)}, "8.0"),
         ("cudnn", "gpu", {"dtype": jnp.float32}, "bfloat16"),
         ("cudnn", "gpu", {"head_width": 256}, "128"),
+        ("cudnn", "gpu", {"score_cap": 50.0}, r"does not support model\.score_cap"),
+        ("triton", "gpu", {"score_cap": 50.0}, r"does not support model\.score_cap"),
+        ("splash", "tpu", {"has_window": True}, r"rows longer than model\.sliding_window"),
     ],
 )
 def test_kernel_that_does_not_support_the_problem(implementation, platform, changes, message_part):

@@ -28,8 +28,10 @@ def make_canvas():
 
 
 @functools.cache
-def make_model(pattern):
-    model = dataclasses.replace(tiny.network(), attention_pattern=pattern)
+def make_model(pattern, **changes):
+    """Return the model with other values of its `TransformerConfig`."""
+    size = dataclasses.replace(tiny.TRANSFORMER_CONFIG, **changes)
+    model = dataclasses.replace(tiny.network(), attention_pattern=pattern, config=size)
     return bound_model.BoundModel(model, tiny.parameters(tiny.network()))
 
 
@@ -50,10 +52,21 @@ def decode_chunks(modality, span, pattern):
         slot += count
 
 
-@pytest.mark.parametrize("attend", [AttentionPattern.CAUSAL, AttentionPattern.MIXED])
-def test_decoding_slot_by_slot_equals_a_full_forward_pass(attend):
+LOCAL = {"layers": 2, "sliding_window": 12, "global_every": 2, "rope_local_theta": 100.0}
+"""Values of a network whose first layer is local."""
+
+
+@pytest.mark.parametrize(
+    ("attend", "changes"),
+    [
+        (AttentionPattern.CAUSAL, {}),
+        (AttentionPattern.MIXED, {}),
+        (AttentionPattern.MIXED, LOCAL),
+    ],
+)
+def test_decoding_slot_by_slot_equals_a_full_forward_pass(attend, changes):
     canvas, lengths = make_canvas()
-    view, net = tiny.noisy_canvas(canvas), make_model(attend)
+    view, net = tiny.noisy_canvas(canvas), make_model(attend, **changes)
     whole = jax.jit(net)(view)
     after = jax.jit(net.decode)
     for row, length in enumerate(lengths):

@@ -52,6 +52,66 @@ def test_bfloat16_is_close_to_float32():
         assert 0 < error < 0.05, name
 
 
+def test_capped_logits_are_a_tanh_of_the_logits():
+    view, net = make_view(), tiny.network()
+    params = {"params": tiny.parameters(net)}
+    plain, capped = net.apply(params, view), net.clone(logit_cap=0.5).apply(params, view)
+    expected = 0.5 * jnp.tanh(2 * plain["text_logits"])
+    np.testing.assert_allclose(capped["text_logits"], expected, atol=1e-6)
+    np.testing.assert_array_equal(capped["image"], plain["image"])
+    assert jnp.abs(plain["text_logits"]).max() > 1
+
+
+def test_scaled_embeddings_equal_a_scaled_projection():
+    view, net = make_view(), tiny.network()
+    params = tiny.parameters(net)
+    kernel = jax.tree.map(lambda x: 3 * x, params["text_in"])
+    actual = net.clone(embed_scale=3.0).apply({"params": params}, view)
+    expected = net.apply({"params": params | {"text_in": kernel}}, view)
+    tiny.assert_trees_close(actual, expected, atol=1e-5)
+
+
+def test_local_layers_have_a_window_and_a_theta_of_their_own():
+    """Check by the outputs of networks of one layer, with slots that are at most 30 apart."""
+    view, params = make_view(), tiny.parameters(tiny.network(layers=1))
+
+    def run(**changes):
+        net = tiny.network(layers=1, **changes)
+        return jax.jit(net.apply)({"params": params}, view)["text_logits"]
+
+    plain, wide = run(), {"sliding_window": 1_000, "global_every": 2}
+    np.testing.assert_allclose(run(**wide), plain, atol=1e-5)
+    np.testing.assert_allclose(run(**wide, rope_local_theta=50.0), run(rope_theta=50.0), atol=1e-5)
+    near = wide | {"sliding_window": 2}
+    assert jnp.abs(run(**near) - plain).max() > 1e-3
+    np.testing.assert_allclose(run(**near | {"global_every": 1}), plain, atol=1e-5)
+
+
+def test_post_norms_limit_what_layers_add():
+    """Check that scales of 0 after attention and the MLP leave the input of each layer."""
+    view = make_view()
+    net = tiny.network(post_norms=True)
+    params = tiny.parameters(net)
+    blocks = dict(params["backbone"]["blocks"])
+    for name in ("attention_post_norm", "mlp_post_norm"):
+        blocks[name] = jax.tree.map(jnp.zeros_like, blocks[name])
+    params = params | {"backbone": params["backbone"] | {"blocks": blocks}}
+    x = net.apply({"params": params}, view, method="embed")
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+    x = x * params["backbone"]["norm"]["scale"][None, None]
+    head = params["outputs_image"]
+    expected = x @ head["kernel"] + head["bias"][None, None]
+    outputs = net.apply({"params": params}, view)
+    np.testing.assert_allclose(outputs["image"], expected, atol=1e-5)
+
+
+def test_gelu_replaces_silu():
+    view, net = make_view(), tiny.network(layers=1)
+    params = tiny.parameters(net)
+    gelu = tiny.network(layers=1, activation="gelu_tanh").apply({"params": params}, view)
+    assert jnp.abs(gelu["image"] - net.apply({"params": params}, view)["image"]).max() > 1e-3
+
+
 def test_logits_of_the_likelihood_objective_start_from_the_posterior_of_one_token():
     """Check that a head of zeros gives log p(id | x_t) of the slot alone, for equal priors."""
     net = tiny.network(tiny.paradigm("likelihood").heads)

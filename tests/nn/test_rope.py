@@ -45,6 +45,12 @@ def test_scores_depend_on_distances_only():
     assert abs(near - score((1, 2, 3), (5, 1, 1))) > 1e-2
 
 
+def test_linear_scaling_divides_all_frequencies():
+    scaled = rope.Rope("mrope", 500.0, ("linear", 8.0))
+    near, far = make_angles(MROPE, (1, 0, 0))[0], make_angles(scaled, (8, 0, 0))[0]
+    np.testing.assert_allclose(near, far, atol=1e-6)
+
+
 def test_llama3_scales_low_frequencies_only():
     scaling = rope.Llama3Scaling(8.0, 1.0, 4.0, 64)
     periods = np.array([0.5, 1, 2.5, 4, 9])

@@ -170,45 +170,41 @@ def test_text_outputs_do_not_depend_on_text_time():
 
 
 def test_image_tower_is_initialized_from_the_text_tower():
-    params = tiny.parameters(make_model())
-    wide = two_tower.init_image_tower_from_text(params)
+    params = tiny.parameters(make_model(two_tower.TextModel))
+    wide = two_tower.add_image_tower(params)
     blocks = wide["backbone"]["blocks"]
-    tiny.assert_trees_close(blocks["image"], params["backbone"]["blocks"]["text"], atol=0)
-    rest, old = jax.tree.map(lambda x: x, wide), jax.tree.map(lambda x: x, params)
-    del rest["backbone"]["blocks"]["image"], old["backbone"]["blocks"]["image"]
-    tiny.assert_trees_close(rest, old, atol=0)
+    tiny.assert_trees_close(blocks["image"], params["backbone"]["blocks"], atol=0)
+    assert jax.tree.map(jnp.shape, wide) == jax.tree.map(jnp.shape, tiny.parameters(make_model()))
+    tiny.assert_trees_close(two_tower.select_text_tower(wide), params, atol=0)
     # The copy has its own buffers: a donated state must not contain one buffer twice.
     leaves = zip(jax.tree.leaves(blocks["image"]), jax.tree.leaves(blocks["text"]), strict=True)
     assert all(one.unsafe_buffer_pointer() != two.unsafe_buffer_pointer() for one, two in leaves)
-    assert np.any(
-        params["backbone"]["blocks"]["image"]["mlp"]["up"]["kernel"]
-        != blocks["image"]["mlp"]["up"]["kernel"]
-    )
 
 
-def test_equal_towers_compute_the_single_tower_model():
-    """Check that a model with two equal towers has the outputs of the model with one tower.
-
-    The one-tower model adds a time embedding to text. At t = 1 it is a constant, which the test
-    adds to the bias of the two-tower model.
-    """
+def test_equal_towers_compute_the_text_model():
+    """Check that a model with two equal towers has the outputs of the model with one tower."""
     canvas, _ = make_canvas()
-    one = make_model(model.Model)
-    params = tiny.parameters(one)
-    view = tiny.noisy_canvas(canvas)
-    view = view.replace(time=jnp.where(canvas.is_text, 1.0, view.time))
-    clean = one.apply(
-        {"params": params}, jnp.ones((1, 1)), method=lambda net, clock: net.clock(clock)
-    )[0, 0]
-    blocks = params["backbone"]["blocks"]
-    equal = params | {
-        "backbone": params["backbone"] | {"blocks": {"text": blocks, "image": blocks}},
-        "text_in": params["text_in"] | {"bias": params["text_in"]["bias"] + clean},
-    }
+    one = make_model(two_tower.TextModel)
+    params, view = tiny.parameters(one), tiny.noisy_canvas(canvas)
     exists = np.asarray(canvas.modality) != Modality.PAD
-    expected, actual = run_model(params, view, one), run_model(equal, view)
+    expected, actual = (
+        run_model(params, view, one),
+        run_model(two_tower.add_image_tower(params), view),
+    )
     for name, values in expected.items():
         np.testing.assert_allclose(actual[name][exists], values[exists], atol=1e-5)
+
+
+def test_only_the_text_model_has_no_time_embedding_of_text():
+    canvas, _ = make_canvas()
+    params = tiny.parameters(make_model(model.Model))
+    view = tiny.noisy_canvas(canvas)
+    exists = np.asarray(canvas.modality) != Modality.PAD
+    usual, text = (
+        run_model(params, view, make_model(kind))["token_logits"][exists]
+        for kind in (model.Model, two_tower.TextModel)
+    )
+    assert (usual != text).any(-1).all()
 
 
 @pytest.mark.parametrize("remat", ["dots", "full"])

@@ -19,7 +19,8 @@ LAYERS = 2
 @functools.cache
 def make_pair(kind):
     """Return a network with stacked layers, and the same network unstacked."""
-    model = tiny.network(layers=LAYERS, scan_unroll=LAYERS)
+    local = test_kv_cache.LOCAL if kind == "local layers" else {}
+    model = tiny.network(scan_unroll=LAYERS, **{"layers": LAYERS} | local)
     model = dataclasses.replace(model, attention_pattern=AttentionPattern.CAUSAL)
     if kind == "two towers":
         fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
@@ -30,7 +31,7 @@ def make_pair(kind):
     return bound_model.BoundModel(model, params), bound_model.BoundModel(*unstacked)
 
 
-@pytest.mark.parametrize("kind", ["one tower", "two towers"])
+@pytest.mark.parametrize("kind", ["one tower", "two towers", "local layers"])
 def test_outputs_and_cache_are_those_of_the_stacked_model(kind):
     canvas, lengths = test_kv_cache.make_canvas()
     view = tiny.noisy_canvas(canvas)

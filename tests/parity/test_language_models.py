@@ -69,14 +69,16 @@ def test_logits_equal_transformers(tmp_path, name):
     difference = np.abs(logits[:, start : start + len(pretrained)] - expected[:, pretrained]).max()
     end = np.abs(logits[:, vocab.END] - expected[:, random_language_model.SIZES["eos_token_id"]])
     print(f"{name}: {difference:.1e}, END {end.max():.1e}, of {np.abs(expected).max():.2f}")
+    assert len(tokens) > 4 * random_language_model.GEMMA["sliding_window"]
     # The logits differ between positions, so that agreement is not trivial.
     assert expected.std(axis=0).mean() > 0.1
     assert max(difference, end.max()) < TOLERANCE
 
 
-def test_a_model_saved_by_transformers_is_read(tmp_path):
+@pytest.mark.parametrize("name", ["llama3", "gemma2", "gemma3"])
+def test_a_model_saved_by_transformers_is_read(tmp_path, name):
     """Check the keys and shards that this version of transformers writes, in bfloat16."""
-    folder = random_language_model.write_model(tmp_path / "model", "llama3")
+    folder = random_language_model.write_model(tmp_path / "model", name)
     before = import_model(folder, tmp_path / "before")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     theirs.save_pretrained(tmp_path / "again", max_shard_size="40KB")
@@ -89,9 +91,10 @@ def test_a_model_saved_by_transformers_is_read(tmp_path):
 
 
 @torch.no_grad()
-def test_greedy_text_equals_transformers(tmp_path):
+@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
+def test_greedy_text_equals_transformers(tmp_path, name):
     """Check the KV cache and the sampler: the same tokens, until the row is full."""
-    folder = random_language_model.write_model(tmp_path / "model", "qwen3")
+    folder = random_language_model.write_model(tmp_path / "model", name)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     system, _ = import_model(folder, tmp_path / "imported")
     tokenizer = system.layout.vocab

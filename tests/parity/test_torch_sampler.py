@@ -97,3 +97,6 @@ def test_unsupported_models_are_named(torch_model):
     config = torch_model.config | {"paradigm": torch_model.config["paradigm"] | {"name": "dalle"}}
     with pytest.raises(ValueError, match=r"paradigm\.name='dalle'"):
         torch_sampler.check_supported(config)
+    network = torch_model.config["model"] | {"activation": "gelu_tanh"}
+    with pytest.raises(ValueError, match=r"model\.activation='gelu_tanh'"):
+        torch_sampler.check_supported(torch_model.config | {"model": network})

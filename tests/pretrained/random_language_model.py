@@ -33,6 +33,11 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
 }  # fmt: skip
 
+GEMMA = {
+    "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 24, "sliding_window": 5,
+}  # fmt: skip
+"""Keys of both generations of Gemma; the window is shorter than the texts of the tests."""
+
 CONFIGS = {
     "llama": {
         "model_type": "llama",
@@ -56,6 +61,24 @@ CONFIGS = {
         "model_type": "qwen3",
         "architectures": ["Qwen3ForCausalLM"],
         "rope_theta": 1e6,
+    },
+    "gemma2": GEMMA
+    | {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "rope_theta": 500.0,
+        "attn_logit_softcapping": 1.5,
+        "final_logit_softcapping": 3.0,
+    },
+    "gemma3": GEMMA
+    | {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "attn_logit_softcapping": None,
+        "sliding_window_pattern": 2,
+        "rope_theta": 5e4,
+        "rope_local_base_freq": 500.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
     },
 }
 """One `config.json` for each kind of network, without `SIZES`."""
@@ -82,6 +105,7 @@ def random_tensors(values):
         values[key] for key in ("head_dim", "num_attention_heads", "num_key_value_heads")
     )
     (architecture,) = values["architectures"]
+    is_gemma = architecture.startswith("Gemma")
     layer = {
         "input_layernorm": (width,),
         "post_attention_layernorm": (width,),
@@ -93,8 +117,10 @@ def random_tensors(values):
         "mlp.up_proj": (hidden, width),
         "mlp.down_proj": (width, hidden),
     }
-    if architecture.startswith("Qwen3"):
+    if architecture.startswith(("Qwen3", "Gemma3")):
         layer |= {"self_attn.q_norm": (a,), "self_attn.k_norm": (a,)}
+    if is_gemma:
+        layer |= {"pre_feedforward_layernorm": (width,), "post_feedforward_layernorm": (width,)}
     shapes = {"model.embed_tokens.weight": (vocab, width), "model.norm.weight": (width,)}
     for number in range(values["num_hidden_layers"]):
         prefix = f"model.layers.{number}"
@@ -102,7 +128,7 @@ def random_tensors(values):
         if architecture.startswith("Qwen2"):
             shapes |= {f"{prefix}.self_attn.{n}_proj.bias": layer[f"self_attn.{n}_proj"][:1]
                        for n in "qkv"}  # fmt: skip
-    if not values.get("tie_word_embeddings"):
+    if not values.get("tie_word_embeddings", is_gemma):
         shapes["lm_head.weight"] = (vocab, width)
     return {
         name: (0.5 + 0.3 * rng.standard_normal(shape) if len(shape) == 1
@@ -112,7 +138,9 @@ def random_tensors(values):
 
 
 def make_tokenizer(name):
-    """Return a byte-level tokenizer of the family: SmolLM2's (`llama`), Llama 3's or Qwen's."""
+    """Return a tokenizer of the family: SmolLM2's (`llama`), Llama 3's, Qwen's or Gemma's."""
+    if name.startswith("gemma"):
+        return _make_gemma_tokenizer()
     tokenizer = tokenizers.Tokenizer(models.BPE())
     if name == "llama":
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -136,6 +164,25 @@ def make_tokenizer(name):
     )
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
     return tokenizer
+
+
+def _make_gemma_tokenizer():
+    """Return a tokenizer as SentencePiece makes it: spaces are "▁", other symbols are bytes."""
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=150, limit_alphabet=60, show_progress=False,
+        special_tokens=["<eos>", "<bos>", "<pad>", "<unk>"],
+    )  # fmt: skip
+    tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    values = json.loads(tokenizer.to_str())
+    tokens = values["model"]["vocab"]
+    tokens |= {f"<0x{byte:02X}>": len(tokens) + byte for byte in range(256)}
+    return tokenizers.Tokenizer.from_str(json.dumps(values))
 
 
 def write_model(folder, name="llama", tensors=None, **changes):

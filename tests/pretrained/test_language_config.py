@@ -50,6 +50,41 @@ def test_rope_of_new_and_old_files(changes, theta, scaling):
     assert (config.rope_theta, config.rope_scaling) == (theta, scaling)
 
 
+def test_gemma_has_two_ropes_windows_and_caps():
+    config = parse("gemma2")
+    assert (config.rope_theta, config.rope_local_theta, config.rope_scaling) == (500.0, 500.0, ())
+    assert (config.sliding_window, config.global_every, config.tied_embeddings) == (5, 2, True)
+    assert (config.score_cap, config.logit_cap, config.qk_norm) == (1.5, 3.0, False)
+    values = random_language_model.config("gemma2", final_logit_softcapping=None)
+    assert language_config.parse(values, "config.json").logit_cap == 0.0
+    del values["final_logit_softcapping"]
+    assert language_config.parse(values, "config.json").logit_cap == 30.0
+    config = parse("gemma3")
+    assert (config.rope_theta, config.rope_local_theta) == (5e4, 500.0)
+    assert (config.rope_scaling, config.global_every) == (("linear", 8.0), 2)
+    assert (config.score_cap, config.logit_cap, config.qk_norm) == (0.0, 0.0, True)
+
+
+def test_ropes_of_new_gemma_files():
+    sections = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 7.0},
+        "sliding_attention": {"rope_type": "default"},
+    }
+    config = parse("gemma3", rope_parameters=sections)
+    assert (config.rope_theta, config.rope_scaling) == (7.0, ("linear", 8.0))
+    assert config.rope_local_theta == 10_000.0
+
+
+@pytest.mark.parametrize(
+    ("types", "every"),
+    [("LGL", 2), ("LLG", 3), ("GGG", 1), ("LLL", 4), (None, 2)],
+)
+def test_every_nth_layer_of_gemma_is_global(types, every):
+    names = {"L": "sliding_attention", "G": "full_attention"}
+    types = types and [names[letter] for letter in types]
+    assert parse("gemma2", layer_types=types).global_every == every
+
+
 def test_missing_keys_have_the_defaults_of_transformers():
     config = parse("llama", num_key_value_heads=None, head_dim=None, bos_token_id=None)
     assert (config.kv_heads, config.head_width, config.bos_id) == (4, 8, 0)
@@ -75,6 +110,26 @@ def test_missing_keys_have_the_defaults_of_transformers():
             "partial_rotary_factor=0.5: not supported",
         ),
         ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "factor=None: not a number"),
+        ("llama", {"architectures": ["Gemma3ForConditionalGeneration"]}, "Use a model of one of"),
+        ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation='gelu': not supported"),
+        (
+            "gemma2",
+            {"rope_scaling": {"rope_type": "linear", "factor": 2}},
+            "not supported in Gemma",
+        ),
+        (
+            "gemma2",
+            {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+            "Use a model in which every n-th layer has 'full_attention'",
+        ),
+        ("gemma3", {"layer_types": "full_attention"}, "not a list of names"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0: not supported"),
+        ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True: not"),
+        (
+            "gemma3",
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2}}},
+            r"sliding_attention\.rope_type='linear': not supported",
+        ),
         ("qwen3", {"head_dim": None}, "head_dim=None: not an integer"),
         ("llama", {"hidden_size": "32"}, "hidden_size='32': not an integer"),
         ("llama", {"eos_token_id": 420}, "eos_token_id=420: not a token id"),

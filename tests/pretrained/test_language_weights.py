@@ -23,13 +23,32 @@ def test_projections_are_stacked_and_split_into_heads(tmp_path, name):
     width = query.shape[0] // 4
     x = np.linspace(-1, 1, 32, dtype=np.float32)
     heads = np.einsum("d,dha->ha", x, weights.block["attention/query/kernel"][1])
-    np.testing.assert_allclose(heads, (query @ x).reshape(4, width), atol=1e-5)
+    # In Gemma 2, the projection has the factor sqrt(16 / 24) of its scores.
+    factor = np.sqrt(16 / 24) if name == "gemma2" else 1
+    np.testing.assert_allclose(heads, factor * (query @ x).reshape(4, width), atol=1e-5)
     out = tensors["model.layers.2.self_attn.o_proj.weight"]
     y = np.einsum("ha,had->d", heads, weights.block["attention/out/kernel"][2])
     np.testing.assert_allclose(y, out @ heads.reshape(-1), atol=1e-4)
     assert ("attention/key/bias" in weights.block) == (name == "qwen2")
-    assert ("attention/key_norm/scale" in weights.block) == (name == "qwen3")
-    assert (weights.head is None) == (name in ("llama3", "qwen2"))
+    assert ("attention/key_norm/scale" in weights.block) == (name in ("qwen3", "gemma3"))
+    assert (weights.head is None) == (name in ("llama3", "qwen2", "gemma2", "gemma3"))
+
+
+def test_gemmas_norms_and_scores_become_those_of_the_network(tmp_path):
+    tensors = random_language_model.random_tensors(random_language_model.config("gemma3"))
+    weights = read(random_language_model.write_model(tmp_path, "gemma3"))
+    np.testing.assert_array_equal(weights.norm, tensors["model.norm.weight"] + 1)
+    layer = "model.layers.2."
+    for ours, theirs, factor in (
+        ("attention_norm", "input_layernorm", 1),
+        ("attention_post_norm", "post_attention_layernorm", 1),
+        ("mlp_norm", "pre_feedforward_layernorm", 1),
+        ("mlp_post_norm", "post_feedforward_layernorm", 1),
+        ("attention/query_norm", "self_attn.q_norm", np.sqrt(16 / 24)),
+        ("attention/key_norm", "self_attn.k_norm", 1),
+    ):
+        expected = factor * (tensors[f"{layer}{theirs}.weight"] + 1)
+        np.testing.assert_allclose(weights.block[f"{ours}/scale"][2], expected, rtol=1e-6)
 
 
 def test_shards_give_the_same_weights(tmp_path):
