@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from oneflow_jax.canvas import Canvas
-from oneflow_jax.data import edits, spelling
+from oneflow_jax.data import edits
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
@@ -358,7 +358,7 @@ def diff_documents(layout: layouts.Layout, before: Document, after: Document) ->
 
 
 def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layouts.RowFields:
-    """Lay out a prompt, or a document to edit, as slots; warn if this changes the case of words.
+    """Lay out a prompt, or a document to edit, as slots.
 
     Raises:
         UserError: the prompt has no gap, the document to edit has a gap, or the document does not
@@ -371,15 +371,11 @@ def prompt_row(layout: layouts.Layout, prompt: Document, *, edit: bool) -> layou
             "fill the gap first, with --prompt."
         )
     if edit:
-        row = layout.edit_row(prompt)
-        spelling.log_folded(layout.vocab, prompt)
-        return row
+        return layout.edit_row(prompt)
     if not gaps:
         raise UserError(
             f"The prompt {prompt.text()!r} has no gap to fill: write <image> or <text> where "
             "something is to be generated. To revise a finished document, edit it (on the command "
             "line: --edit)."
         )
-    row = layout.prompt_row(prompt)
-    spelling.log_folded(layout.vocab, prompt)
-    return row
+    return layout.prompt_row(prompt)

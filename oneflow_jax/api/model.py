@@ -266,9 +266,10 @@ class Model:
         return Call(document, samples, plan, config.sampling.seed, length)
 
     def list_warnings(self, prompt: Prompt) -> list[str]:
-        """List a warning for each letter or word of a prompt that the tokenizer does not know.
+        """List a warning for each letter or word of a prompt that the model does not know.
 
-        The methods that generate or edit also log these warnings, each warning only once.
+        The methods that generate or edit log these warnings before they sample, each warning only
+        once.
 
         Raises:
             UserError: the prompt is invalid.
@@ -281,7 +282,7 @@ class Model:
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
         document = to_internal(prompt, self._system.layout.codec.pixels)
-        spelling.log_unknown(self._system.layout.vocab, document)
+        spelling.log_warnings(self._system.layout.vocab, document)
         return document
 
     def _generate_documents(

@@ -182,7 +182,7 @@ def write_event(event: events.Event, warnings: Sequence[str]) -> tuple[str, dict
     """Return the name and the data of the server-sent event for an event of a request."""
     match event:
         case events.Queued(position):
-            return "queued", {"position": position}
+            return "queued", {"position": position, "warnings": list(warnings)}
         case events.Compiling():
             return "compiling", {}
         case events.State(step, steps, documents):

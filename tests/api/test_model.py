@@ -295,6 +295,17 @@ def test_letters_are_folded_and_unknown_words_are_warned_of(model, caplog):
     assert model.list_warnings("a picture of red: <image>") == []
 
 
+def test_unknown_words_are_named_before_sampling(model, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate.RunningBatch, "advance", fail)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate("A bluee circl: <image>", steps=1)
+    assert caplog.text.count("does not know the word") == 2
+    assert "'A' as 'a'" in caplog.text
+
+
 def test_generate_batch_takes_single_prompts(model):
     with pytest.raises(of.UserError, match="generate_batch"):
         model.generate_batch([["red <image>", "blue <image>"]])

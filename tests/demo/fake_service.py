@@ -17,7 +17,7 @@ from oneflow_jax.serving.limits import Limits
 from tests.viewer import examples
 
 NAMES = ("tiger", "fox", "red apple")
-WARNING = "the tokenizer has no token for the word 'redd' and spells it in 2 tokens."
+WARNING = "the model probably does not know the word 'redd'."
 
 
 @dataclasses.dataclass

@@ -267,14 +267,26 @@ def test_a_message_disappears_when_the_document_changes(tab):
     expect(tab.locator("#problem")).to_be_empty()
 
 
-def test_warnings_are_shown_with_the_documents(tab):
+def test_unknown_words_are_named_while_typing(tab, fake):
     wait_until_finished(tab)
     editor(tab).fill("redd <image>")
-    generate(tab)
+    expect(tab.locator("#advice")).to_have_text("The model probably does not know the word 'redd'.")
+    editor(tab).fill("red <image>")
+    expect(tab.locator("#advice")).to_be_empty()
+    assert len(fake.models["shipped"].calls) == 2  # Only the example was generated.
+
+
+def test_unknown_words_are_named_before_sampling(tab, fake):
     wait_until_finished(tab)
-    expect(tab.locator("#outcome")).to_contain_text(
-        "The model has no token for the word 'redd' and spells it in 2 tokens."
-    )
+    fake.gate.clear()
+    editor(tab).fill("redd <image>")
+    generate(tab)
+    sentence = "The model probably does not know the word 'redd'."
+    expect(tab.locator("#outcome")).to_have_text(sentence)
+    expect(tab.locator("#advice")).to_be_empty()
+    fake.gate.set()
+    wait_until_finished(tab)
+    expect(tab.locator("#outcome")).to_contain_text(sentence)
 
 
 def save(tab, name):

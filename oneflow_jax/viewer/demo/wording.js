@@ -8,7 +8,7 @@ const WORDS = [
   [/^body: too large.*$/s, "The images are too large together. Remove some of them."],
   [/^images: \d+ are too many.*$/s, "The document has too many images. Remove some of them."],
   [/^queue=.*$/s, "The server has too many requests. Try again in a minute."],
-  [/^text (['"]).*\1: the tokenizer (has no token for|reads|spells)/s, "The model $2"],
+  [/^text (['"]).*\1: the (?:tokenizer (has no token for|spells)|model (probably does not know))/s, "The model $2$3"],
 ];
 
 /** Returns a message of the server, with the parts that match WORDS replaced. */
