@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
@@ -19,7 +20,7 @@ from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, 
 from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
-from oneflow_jax.build import known_names, sampling, values
+from oneflow_jax.build import known_names, paradigms, sampling, values
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
@@ -110,7 +111,7 @@ class Model:
         return self._system.config.copy_and_resolve_references()
 
     def info(self) -> ModelInfo:
-        """Describe the model: its sizes, limits, and the words and names that it knows.
+        """Describe the model: its sizes, tasks, limits, and the words and names that it knows.
 
         Examples:
             >>> model.info().paradigm
@@ -121,7 +122,9 @@ class Model:
             name=system.config.name,
             paradigm=system.config.paradigm.name,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(self._generator.params)),
+            tasks=paradigms.list_tasks(system.config, system.paradigm),
             pixels=layout.codec.pixels,
+            image_slots=math.prod(layout.codec.grid) + layout.has_markers,
             gap_tokens=None if layout.variable_length else layout.text_slots,
             slots=layout.length,
             can_edit=system.paradigm.supports_editing,

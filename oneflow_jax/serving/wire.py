@@ -150,11 +150,14 @@ def write_info(name: str, model: Model | None) -> dict[str, Any]:
         "run": info.name,
         "paradigm": info.paradigm,
         "parameters": info.parameters,
+        "tasks": list(info.tasks),
         "pixels": info.pixels,
+        "image_slots": info.image_slots,
         "gap_tokens": info.gap_tokens,
         "slots": info.slots,
         "can_edit": info.can_edit,
         "words": list(info.words),
+        "names": list(info.names),
     }
 
 

@@ -49,7 +49,17 @@ class FakeModel:
 
     def info(self):
         return ModelInfo(
-            self.name, "oneflow", 1_350_000, 8, 6, 96, self.can_edit, ("a", "red"), NAMES
+            name=self.name,
+            paradigm="oneflow",
+            parameters=1_350_000,
+            tasks=("joint",),
+            pixels=8,
+            image_slots=4,
+            gap_tokens=6,
+            slots=96,
+            can_edit=self.can_edit,
+            words=("a", "red"),
+            names=NAMES,
         )
 
     def list_warnings(self, prompt):
