@@ -17,7 +17,10 @@ from oneflow_jax.serving.limits import Limits
 from tests.viewer import examples
 
 NAMES = ("tiger", "fox", "red apple")
-WARNING = "the model probably does not know the word 'redd'."
+WARNING = (
+    "the model probably does not know the word 'redd', which its tokenizer spells in 2 tokens. The "
+    "nearest known word to 'redd' is 'red'."
+)
 
 
 @dataclasses.dataclass

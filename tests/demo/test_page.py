@@ -16,6 +16,11 @@ from tests.viewer import examples
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 expect = sync_api.expect
 
+UNKNOWN = (
+    "The model probably does not know the word 'redd'. The nearest known word to 'redd' is 'red'."
+)
+"""The warning of `fake_service` in the words of the page."""
+
 RED_PNG = PIL.Image.fromarray(examples.make_square("red", 32))
 
 
@@ -270,7 +275,7 @@ def test_a_message_disappears_when_the_document_changes(tab):
 def test_unknown_words_are_named_while_typing(tab, fake):
     wait_until_finished(tab)
     editor(tab).fill("redd <image>")
-    expect(tab.locator("#advice")).to_have_text("The model probably does not know the word 'redd'.")
+    expect(tab.locator("#advice")).to_have_text(UNKNOWN)
     editor(tab).fill("red <image>")
     expect(tab.locator("#advice")).to_be_empty()
     assert len(fake.models["shipped"].calls) == 2  # Only the example was generated.
@@ -281,12 +286,11 @@ def test_unknown_words_are_named_before_sampling(tab, fake):
     fake.gate.clear()
     editor(tab).fill("redd <image>")
     generate(tab)
-    sentence = "The model probably does not know the word 'redd'."
-    expect(tab.locator("#outcome")).to_have_text(sentence)
+    expect(tab.locator("#outcome")).to_have_text(UNKNOWN)
     expect(tab.locator("#advice")).to_be_empty()
     fake.gate.set()
     wait_until_finished(tab)
-    expect(tab.locator("#outcome")).to_contain_text(sentence)
+    expect(tab.locator("#outcome")).to_contain_text(UNKNOWN)
 
 
 def save(tab, name):

@@ -9,6 +9,7 @@ const WORDS = [
   [/^images: \d+ are too many.*$/s, "The document has too many images. Remove some of them."],
   [/^queue=.*$/s, "The server has too many requests. Try again in a minute."],
   [/^text (['"]).*\1: the (?:tokenizer (has no token for|spells)|model (probably does not know))/s, "The model $2$3"],
+  [/, which its tokenizer spells in \d+ tokens/, ""],
 ];
 
 /** Returns a message of the server, with the parts that match WORDS replaced. */
