@@ -409,6 +409,22 @@ def test_reduced_motion_shows_finished_documents(tab):
     assert tab.locator("#play").get_attribute("aria-label") == "Play"
 
 
+def test_a_phone_shows_the_example_without_scrolling(browser, address):
+    tab, complaints = open_tab(browser, address, reduced_motion="reduce")
+    wait_until_finished(tab)
+    summary = tab.get_by_text("Known names and settings")
+    expect(summary).to_be_hidden()
+    expect(tab.locator("#seed")).to_be_visible()
+    tab.set_viewport_size({"width": 390, "height": 844})
+    expect(tab.locator("#seed")).to_be_hidden()
+    controls = tab.locator(".transport").bounding_box()["y"]
+    assert tab.locator(".card").first.bounding_box()["y"] < controls
+    summary.click()
+    expect(tab.locator("#seed")).to_be_visible()
+    tab.context.close()
+    assert complaints == []
+
+
 def test_a_phone_scrolls_to_the_result(browser, address):
     tab, complaints = open_tab(browser, address, reduced_motion="reduce")
     tab.set_viewport_size({"width": 390, "height": 844})
@@ -430,6 +446,7 @@ def test_a_touch_screen_shows_whole_seeds_and_one_row_of_buttons(browser, addres
     assert tab.evaluate("matchMedia('(pointer: coarse)').matches")
     rows = tab.locator(".card-actions").first.get_by_role("button").all()
     assert len({row.bounding_box()["y"] for row in rows}) == 1
+    tab.get_by_text("Known names and settings").click()
     tab.locator("#seed").fill("2147483647")
     assert tab.locator("#seed").evaluate("field => field.scrollWidth <= field.clientWidth")
     tab.context.close()

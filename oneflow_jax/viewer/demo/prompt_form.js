@@ -23,10 +23,18 @@ const form = {
       if (event.key === "Enter") names.insertFirst(event);
     });
     byId("name-list").addEventListener("keydown", (event) => names.move(event));
+    const narrow = matchMedia("(max-width: 60rem)");
+    narrow.addEventListener("change", () => this.foldOptions(narrow));
+    this.foldOptions(narrow);
     // A file that misses the editor would replace the page.
     for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
     this.showModel();
     this.editor.set(splitPrompt(data.model().prompts[0]));
+  },
+
+  /** Folds names and settings where the results are below the form, so that they are in sight. */
+  foldOptions(narrow) {
+    byId("options").open = !narrow.matches;
   },
 
   noteChange() {
