@@ -7,7 +7,8 @@ and without guidance, for each number of samples and each length in slots, and t
 to generate images, texts or both, to fill gaps, or to edit a document, each with a random guidance
 scale, edit start, number of samples and seed. The table has the number of programs that XLA
 compiled or loaded from the disk, the number of sampling programs among them, and quantiles of the
-seconds per request. With `--no-warm-up`, the random requests are the first ones.
+seconds per request. With `--no-warm-up`, the random requests are the first ones. With `--rows`, a
+second table has the seconds of a call by its number of documents and images.
 """
 
 import argparse
@@ -24,11 +25,15 @@ from benchmarks import report
 from oneflow_jax.api.model import Model
 from oneflow_jax.runtime import host, metric_writer
 
-WARM_UP_IMAGES = (2, 3, 4, 5)
-"""Numbers of images in the warm-up; their rows have the four lengths of the shipped model."""
-
 MAX_IMAGES = 4
-"""Maximum number of images of a random request; more may not fit the rows of the shipped model."""
+"""Maximum number of images of a request; more may not fit the rows of the shipped model. Each
+number of images gives rows of another length, 32 to 128 slots."""
+
+ROWS = (1, 2, 4, 8)
+"""Numbers of documents of the calls that `--rows` measures."""
+
+CALLS = 15
+"""Number of equal calls of which `--rows` takes the minimum."""
 
 MAX_SAMPLES = 4
 """Maximum number of documents of one request."""
@@ -49,6 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
     flags.add_argument("--steps", type=int, default=4)
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--no-warm-up", action="store_true", help="make random requests only")
+    flags.add_argument("--rows", action="store_true", help="also time calls by their documents")
     flags.add_argument("--json", type=pathlib.Path, metavar="PATH", help="also write results here")
     flags = flags.parse_args(argv)
     metric_writer.setup_logging()
@@ -62,6 +68,9 @@ def main(argv: list[str] | None = None) -> dict[str, object]:
         if requests:
             results[name] = run_requests(model, requests)
             report.print_table(name, [(key, f"{x:.4g}") for key, x in results[name].items()])
+    if flags.rows:
+        results["rows"] = measure_rows(model, flags.steps)
+        report.print_table("seconds", [(key, f"{x:.3f}") for key, x in results["rows"].items()])
     report.save_json(flags.json, results)
     return results
 
@@ -95,15 +104,32 @@ def run_requests(model: Model, requests: Sequence[Request]) -> dict[str, float]:
     }
 
 
+def measure_rows(model: Model, steps: int) -> dict[str, float]:
+    """Return the minimum of the seconds of equal calls without guidance, by rows and images."""
+    results = {}
+    for images in (1, 2):
+        for rows in ROWS:
+            request = _generation("<text> <image> " * images, rows, 1.0, 0, steps)
+            request(model)  # It compiles the program.
+            seconds = []
+            for _ in range(CALLS):
+                start = time.perf_counter()
+                request(model)
+                seconds.append(time.perf_counter() - start)
+            results[f"{rows} documents of {images} images"] = min(seconds)
+    return results
+
+
 def make_warm_up(steps: int) -> list[Request]:
     """Return one request for each program that the random requests need."""
+    numbers = range(1, MAX_IMAGES + 1)
     generations = [
         _generation("<text> <image> " * images, samples, scale, 0, steps)
-        for images in WARM_UP_IMAGES
+        for images in numbers
         for scale in (1.0, 2.0)
         for samples in (1, MAX_SAMPLES)
     ]
-    return [*generations, *(_edit(images, 0.5, 0, steps) for images in WARM_UP_IMAGES)]
+    return [*generations, *(_edit(images, 0.5, 0, steps) for images in numbers)]
 
 
 def make_request(rng: np.random.Generator, steps: int) -> Request:

@@ -32,8 +32,9 @@ def run(
 ) -> epath.Path:
     """Fill the gaps of each prompt several times, and return the path of the page.
 
-    The page shows every step, and a film strip shows some steps of the first document. The function
-    logs the finished documents. With `edit` it also logs the edits.
+    Before it loads the parameters, the function logs a warning for each word that the model
+    probably does not know. The page shows every step, and a film strip shows some steps of the
+    first document. The function logs the finished documents. With `edit` it also logs the edits.
 
     Args:
         system: system of the run in `folder`.
@@ -45,6 +46,7 @@ def run(
     Raises:
         UserError: the folder has no checkpoint, or a prompt is wrong.
     """
+    documents = parse_prompts(system, prompts, edit=edit)
     compilation_cache.enable_user_cache()
     logging.info(
         "Sampling documents for %d prompts. The program of the sampler is compiled first.",
@@ -52,7 +54,7 @@ def run(
     )
     generator = Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
-    return _generate_page(generator, folder, path, prompts, edit=edit)
+    return _generate_page(generator, folder, path, prompts, documents, edit=edit)
 
 
 class PreviewWriter:
@@ -69,7 +71,8 @@ class PreviewWriter:
         (self._folder / workdir.PREVIEWS).mkdir(exist_ok=True)
         path = self._folder / workdir.PREVIEWS / f"{step}.html"
         generator = Generator(self._system, params)
-        _generate_page(generator, self._folder, path, self._prompts)
+        documents = parse_prompts(self._system, self._prompts)
+        _generate_page(generator, self._folder, path, self._prompts, documents)
 
 
 def _generate_page(
@@ -77,13 +80,13 @@ def _generate_page(
     folder: epath.Path,
     path: epath.Path,
     prompts: Sequence[str],
+    documents: Sequence[Document],
     *,
     edit: bool = False,
 ) -> epath.Path:
     system = generator.system
     config = system.config
     samples = config.sampling.num_samples
-    documents = parse_prompts(system, prompts, edit=edit)
     repeated = [document for document in documents for _ in range(samples)]
     prompt_texts = [text for text in prompts for _ in range(samples)]
     grid = evaluate.time_grid(system, generator.params)
@@ -156,7 +159,7 @@ def parse_prompts(
     documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
     for document in documents:
         prompt_rows.check_prompt(system.layout, system.known_layouts, document, edit=edit)
-        spelling.log_unknown(system.layout.vocab, document)
+        spelling.log_warnings(system.layout.vocab, document)
     return documents
 
 

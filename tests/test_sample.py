@@ -66,6 +66,14 @@ def test_prompts_are_checked_before_sampling():
         sample.parse_prompts(system, [])
 
 
+def test_unknown_words_are_named_before_parameters_are_loaded(tmp_path, caplog):
+    system, _ = runs.trained_run()
+    with pytest.raises(UserError, match="checkpoint"):
+        sample.run(system, tmp_path, ["a Greeen: <image>"])
+    assert "'Greeen:' as 'greeen:'" in caplog.text
+    assert "does not know the word 'greeen'" in caplog.text
+
+
 def test_page_names_the_baseline_of_held_out_texts(tmp_path):
     _, finished = runs.trained_run()
     folder = runs.copy_run(finished, tmp_path)

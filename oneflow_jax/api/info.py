@@ -1,20 +1,42 @@
 """Description of a model: what it is, what it knows, and its limits."""
 
 import dataclasses
+import textwrap
 
-SHOWN_WORDS = 200
-"""Maximum number of words, and of names, that `str(info)` shows."""
+from oneflow_jax.viewer import templates
+
+NUM_EXAMPLES = 12
+"""Number of names that `str(info)` shows."""
+
+LINE_LENGTH = 96
+"""Maximum length of the lines of `str(info)`, in characters."""
+
+TEXT_ONLY = ("text",)
+"""Tasks of a language model, which has no images."""
+
+_TASKS = {
+    "text": "text after text",
+    "joint": "text and images together",
+    "text_to_image": "images from text",
+    "image_to_text": "text from images",
+    "spans": "infilling",
+    "scattered": "infilling",
+}
+"""What a model generates after training on a task (`flows.tasks`), as `str(info)` names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """Description of a model; `print(info)` shows it as text.
+    """Description of a model; `print(info)` shows it as text, and a notebook as a table.
 
     Attributes:
         name: name of the run.
         paradigm: name of the paradigm.
         parameters: number of parameters.
+        tasks: names of the training tasks: "joint", "text_to_image", "image_to_text", "spans" and
+            "scattered" (`paradigm.tasks`); ("text",) for a language model.
         pixels: width and height of the images, in pixels.
+        image_slots: number of slots of an image in a document.
         gap_tokens: number of tokens of the gap `<text>`, with the end token; None if the model
             chooses the length.
         slots: maximum length of a document: its tokens, image patches and markers.
@@ -31,7 +53,9 @@ class ModelInfo:
     name: str
     paradigm: str
     parameters: int
+    tasks: tuple[str, ...]
     pixels: int
+    image_slots: int
     gap_tokens: int | None
     slots: int
     chooses_parts: bool
@@ -40,21 +64,53 @@ class ModelInfo:
     names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def __str__(self) -> str:
-        """Return the description in one line per attribute."""
-        gap = "any length" if self.gap_tokens is None else f"{self.gap_tokens} tokens at most"
-        return "\n".join(
-            (
-                f"{self.name}: {self.paradigm}, {self.parameters:,} parameters",
-                f"images: {self.pixels} x {self.pixels} pixels",
-                f"text of a gap <text>: {gap}",
-                f"document: {self.slots} slots at most",
-                f"edits finished documents: {'yes' if self.can_edit else 'no'}",
-                *([f"names: {_shorten(self.names)}"] if self.names else []),
-                f"words: {_shorten(self.words)}",
-            )
-        )
+        """Return the description in a few lines; of many names and words, only some examples."""
+        rows = [*self._rows(), *self._list_rows()]
+        return "\n".join([self.name, *(_format_row(title, text) for title, text in rows)])
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that notebooks show: a table, and all names and words to unfold."""
+        lists = [(f"{len(self.words):,} words with a token of their own", self.words)]
+        if self.names:
+            lists.insert(0, (f"{len(self.names):,} names: {self._examples()}", self.names))
+        return templates.render("model_info.html", name=self.name, rows=self._rows(), lists=lists)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Return the title and the text of each row, without those of names and words."""
+        has_images = self.tasks != TEXT_ONLY
+        tasks = [_TASKS[name] for name in self.tasks] + ["editing"] * self.can_edit
+        most = f"{self.gap_tokens} tokens at most, with the end token"
+        image = f", of which an image takes {self.image_slots}" if has_images else ""
+        images = [("images", f"{self.pixels} x {self.pixels} pixels")] if has_images else []
+        return [
+            ("paradigm", f"{self.paradigm}, {self.parameters:,} parameters"),
+            ("generates", ", ".join(dict.fromkeys(tasks))),
+            *images,
+            ("gap <text>", "any length" if self.gap_tokens is None else most),
+            ("document", f"{self.slots:,} slots at most{image}"),
+        ]
+
+    def _list_rows(self) -> list[tuple[str, str]]:
+        """Return the rows of names and words: how many there are, and where all of them are."""
+        words = f"{len(self.words):,} with a token of their own (all: model.info().words)"
+        if not self.names:
+            return [("words", words)]
+        more = " (all: model.info().names)" if len(self.names) > NUM_EXAMPLES else ""
+        return [("names", f"{len(self.names):,}: {self._examples()}{more}"), ("words", words)]
+
+    def _examples(self) -> str:
+        """Return names from all parts of the list, because neighbors are of the same kind."""
+        every = max(1, len(self.names) // NUM_EXAMPLES)
+        more = " ..." if len(self.names) > NUM_EXAMPLES else ""
+        return ", ".join(self.names[::every][:NUM_EXAMPLES]) + more
 
 
-def _shorten(words: tuple[str, ...]) -> str:
-    more = len(words) - SHOWN_WORDS
-    return ", ".join(words[:SHOWN_WORDS]) + (f" and {more:,} more" if more > 0 else "")
+def _format_row(title: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        LINE_LENGTH,
+        initial_indent=f"  {title:<12}",
+        subsequent_indent=" " * 14,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

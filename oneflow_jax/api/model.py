@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
@@ -18,7 +19,7 @@ from oneflow_jax.api.document import Document, EditResult, Prompt, to_internal, 
 from oneflow_jax.api.info import ModelInfo
 from oneflow_jax.api.options import SamplingOptions
 from oneflow_jax.api.state import SamplingStep
-from oneflow_jax.build import known_names, sampling, values
+from oneflow_jax.build import known_names, paradigms, sampling, values
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import spelling
@@ -111,7 +112,7 @@ class Model:
         return self._system.config.copy_and_resolve_references()
 
     def info(self) -> ModelInfo:
-        """Describe the model: its sizes, limits, and the words and names that it knows.
+        """Describe the model: its sizes, tasks, limits, and the words and names that it knows.
 
         Examples:
             >>> model.info().paradigm
@@ -122,7 +123,9 @@ class Model:
             name=system.config.name,
             paradigm=system.config.paradigm.name,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(self._generator.params)),
+            tasks=paradigms.list_tasks(system.config, system.paradigm),
             pixels=layout.codec.pixels,
+            image_slots=math.prod(layout.codec.grid) + layout.has_markers,
             gap_tokens=None if layout.variable_length else layout.text_slots,
             slots=layout.length,
             chooses_parts=layout.variable_length or system.known_layouts is not None,
@@ -272,9 +275,10 @@ class Model:
         return Call(documents, plan, seed, length)
 
     def list_warnings(self, prompt: Prompt) -> list[str]:
-        """List a warning for each letter or word of a prompt that the tokenizer does not know.
+        """List a warning for each letter or word of a prompt that the model does not know.
 
-        The methods that generate or edit also log these warnings, each warning only once.
+        The methods that generate or edit log these warnings before they sample, each warning only
+        once.
 
         Raises:
             UserError: the prompt is invalid.
@@ -287,7 +291,7 @@ class Model:
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
         document = to_internal(prompt, self._system.layout.codec.pixels)
-        spelling.log_unknown(self._system.layout.vocab, document)
+        spelling.log_warnings(self._system.layout.vocab, document)
         return document
 
     def _generate_documents(

@@ -76,6 +76,13 @@ def paradigm(
     return maker(config, vocab, codec)
 
 
+def list_tasks(config: ml_collections.ConfigDict, paradigm: base.Paradigm) -> tuple[str, ...]:
+    """List the names of the training tasks of a paradigm; ("text",) for a language model."""
+    if config.paradigm.name == "language":  # Its one task is `joint`, without the images.
+        return ("text",)
+    return paradigm.task_mixture.names
+
+
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of `choices`
     """Return `choices[name]`, or raise an error that lists the names.
 

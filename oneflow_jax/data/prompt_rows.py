@@ -1,13 +1,13 @@
-"""Rows of slots for prompts and for documents to edit, with checks and warnings."""
+"""Rows of slots for prompts and for documents to edit, with checks."""
 
-from oneflow_jax.data import edits, known_layouts, spelling
+from oneflow_jax.data import edits, known_layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.data.layout import Layout, RowFields
 from oneflow_jax.errors import UserError
 
 
 def prompt_row(layout: Layout, prompt: Document, *, edit: bool) -> RowFields:
-    """Lay out a prompt, or a document to edit, as slots; warn if this changes the case of words.
+    """Lay out a prompt, or a document to edit, as slots.
 
     Raises:
         UserError: the prompt has no gap, the document to edit has a gap, or the document does not
@@ -20,18 +20,14 @@ def prompt_row(layout: Layout, prompt: Document, *, edit: bool) -> RowFields:
             "fill the gap first, with --prompt."
         )
     if edit:
-        row = layout.edit_row(prompt)
-        spelling.log_folded(layout.vocab, prompt)
-        return row
+        return layout.edit_row(prompt)
     if not gaps:
         raise UserError(
             f"The prompt {prompt.text()!r} has no gap to fill: write <image> or <text> where "
             "something is to be generated. To revise a finished document, edit it (on the command "
             "line: --edit)."
         )
-    row = layout.prompt_row(prompt)
-    spelling.log_folded(layout.vocab, prompt)
-    return row
+    return layout.prompt_row(prompt)
 
 
 def check_prompt(

@@ -19,6 +19,9 @@ from oneflow_jax.data.vocab import TextVocab
 _MIN_SIMILARITY = 70
 """Minimum similarity, in percent, of a word and the nearest word that a message suggests."""
 
+_MIN_SIMILARITY_OF_BEGINNING = 85
+"""The same for a word with which another one begins: it may be a token and not a word ("roo")."""
+
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -89,18 +92,10 @@ def list_unknown(vocab: TextVocab, text: str) -> list[str]:
     ]
 
 
-def log_folded(vocab: TextVocab, prompt: document.Document) -> None:
-    """Log the warnings of `list_folded` for the texts of a prompt, each warning once."""
-    for text in _texts(prompt):
-        for warning in list_folded(vocab, text):
-            _log_once(warning)
-
-
-def log_unknown(vocab: TextVocab, prompt: document.Document) -> None:
-    """Log the warnings of `list_unknown` for the texts of a prompt, each warning once."""
-    for text in _texts(prompt):
-        for warning in list_unknown(vocab, text):
-            _log_once(warning)
+def log_warnings(vocab: TextVocab, prompt: document.Document) -> None:
+    """Log all warnings for the texts of a prompt, each warning once, before it is sampled from."""
+    for warning in list_warnings(vocab, prompt):
+        _log_once(warning)
 
 
 def list_warnings(vocab: TextVocab, prompt: document.Document) -> list[str]:
@@ -157,15 +152,27 @@ def _count_tokens(vocab: TextVocab, word: str, before: str) -> int:
 
 def _describe_word(vocab: TextVocab, text: str, word: str) -> str:
     sentence = (
-        f"text {text!r}: the tokenizer has no token for the word {word!r} and spells it in "
-        f"{len(vocab.encode(word))} tokens. The model may not know it."
+        f"text {text!r}: the model probably does not know the word {word!r}, which its tokenizer "
+        f"spells in {len(vocab.encode(word))} tokens."
     )
     return f"{sentence} {_name_nearest(vocab, word)}".strip()
 
 
 def _name_nearest(vocab: TextVocab, word: str) -> str:
     """Return a sentence about the most similar word that is a token; '' without a similar word."""
-    nearest = process.extractOne(
-        word, vocab.words, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=_MIN_SIMILARITY
+    matches = process.extract(
+        word,
+        vocab.words,
+        scorer=fuzz.ratio,
+        processor=str.casefold,
+        score_cutoff=_MIN_SIMILARITY,
+        limit=None,
     )
-    return f"The nearest known word to {word!r} is {nearest[0]!r}." if nearest else ""
+    for known, similarity, _ in matches:
+        if similarity >= _MIN_SIMILARITY_OF_BEGINNING or not _begins_another(vocab, known):
+            return f"The nearest known word to {word!r} is {known!r}."
+    return ""
+
+
+def _begins_another(vocab: TextVocab, word: str) -> bool:
+    return any(other != word and other.startswith(word) for other in vocab.words)

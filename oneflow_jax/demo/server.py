@@ -8,7 +8,7 @@ from fastapi import responses
 from oneflow_jax.demo import saving
 from oneflow_jax.demo.descriptions import describe
 from oneflow_jax.demo.example import SAMPLES, SEED, Example
-from oneflow_jax.serving import http, service
+from oneflow_jax.serving import http, service, wire
 from oneflow_jax.viewer import templates
 
 HEADING = "Text and images at the same time"
@@ -55,6 +55,14 @@ def render_page(served: service.Service, example: Example) -> str:
 def get_model(name: str, request: fastapi.Request) -> dict[str, Any]:
     """Describe a model; the first request for it loads the model."""
     return describe(name, request.app.state.service.get_model(name))
+
+
+@ROUTER.post("/demo/warnings")
+def post_warnings(body: wire.GenerateRequest, request: fastapi.Request) -> dict[str, Any]:
+    """List the letters and words of a prompt that the model does not know; generate nothing."""
+    served = request.app.state.service
+    prompt = body.read_prompt(served.limits)
+    return {"warnings": served.get_model(body.model).list_warnings(prompt)}
 
 
 @ROUTER.get("/demo/example")

@@ -75,6 +75,12 @@ class TaskMixture:
     probs: tuple[float, ...]
     cond_drop_prob: float | Float[Array, ""]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tasks that are drawn; those with separate times are kinds of `joint`."""
+        probs = merge_into_joint(self.probs)
+        return tuple(name for name, prob in zip(NAMES, probs, strict=True) if prob > 0)
+
     def sample(
         self,
         key: Key[Array, ""],

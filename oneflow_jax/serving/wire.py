@@ -150,11 +150,14 @@ def write_info(name: str, model: Model | None) -> dict[str, Any]:
         "run": info.name,
         "paradigm": info.paradigm,
         "parameters": info.parameters,
+        "tasks": list(info.tasks),
         "pixels": info.pixels,
+        "image_slots": info.image_slots,
         "gap_tokens": info.gap_tokens,
         "slots": info.slots,
         "can_edit": info.can_edit,
         "words": list(info.words),
+        "names": list(info.names),
     }
 
 
@@ -182,7 +185,7 @@ def write_event(event: events.Event, warnings: Sequence[str]) -> tuple[str, dict
     """Return the name and the data of the server-sent event for an event of a request."""
     match event:
         case events.Queued(position):
-            return "queued", {"position": position}
+            return "queued", {"position": position, "warnings": list(warnings)}
         case events.Compiling():
             return "compiling", {}
         case events.State(step, steps, documents):

@@ -21,6 +21,9 @@ NUM_RESAMPLES = 1_000
 SPLITS = ("train", "heldout")
 """Splits of the data on which gains are measured."""
 
+_SPLIT_NAMES = {"train": "training", "heldout": "held-out"}
+"""What sentences call the documents of a split."""
+
 MIN_GAIN = 0.02
 """Smaller gains are reported as none, also if they are certain."""
 
@@ -94,8 +97,8 @@ def describe(metrics: Mapping[str, float]) -> list[str]:
         if len(gains) < len(SPLITS):
             continue
         figures = ", ".join(
-            f"{gain.value:.1%} for {split} documents (95 % interval {gain.low:.1%} to "
-            f"{gain.high:.1%})"
+            f"{gain.value:.1%} for {_SPLIT_NAMES[split]} documents (95 % interval {gain.low:.1%} "
+            f"to {gain.high:.1%})"
             for split, gain in gains.items()
         )
         if not gains["train"].is_relevant:
@@ -104,7 +107,7 @@ def describe(metrics: Mapping[str, float]) -> list[str]:
                 f"paradigm.tasks.{task}."
             )
         elif gains["heldout"].is_relevant:
-            sentence = f"{generated} depend on {condition}, also in documents held out."
+            sentence = f"{generated} depend on {condition}, also in held-out documents."
         else:
             sentence = (
                 f"{generated} depend on {condition} in training documents only: they are learned "

@@ -62,8 +62,9 @@ def diagnose(metrics: Mapping[str, float], overfitted: Sequence[Overfitting] = (
     for finding in findings:
         if finding:
             return f"Diagnosis: {finding}"
-    generated = " and ".join(f"{_NOUNS[term][0].lower()} on {_NOUNS[term][1]}" for term in gains)
-    return f"Diagnosis: good. Generated {generated} depend, also in documents held out."
+    pairs = [_NOUNS[term] for term in gains]
+    depend = " and ".join(f"{made.lower()} depend on {condition}" for made, condition in pairs)
+    return f"Diagnosis: good. Generated {depend}, also in held-out documents."
 
 
 def _read_gains(metrics: Mapping[str, float]) -> dict[str, dict[str, Gain]]:

@@ -21,6 +21,7 @@ from oneflow_jax.build import sampling as sampling_lib
 from oneflow_jax.data import document as inner
 from oneflow_jax.data import toy
 from oneflow_jax.generation import generator as generation
+from oneflow_jax.generation.running_batch import RunningBatch
 from oneflow_jax.runtime import workdir
 from oneflow_jax.viewer import trajectory
 from tests import runs
@@ -296,6 +297,17 @@ def test_letters_are_folded_and_unknown_words_are_warned_of(model, caplog):
     assert model.list_warnings("a picture of red: <image>") == []
 
 
+def test_unknown_words_are_named_before_sampling(model, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunningBatch, "advance", fail)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate("A bluee circl: <image>", steps=1)
+    assert caplog.text.count("does not know the word") == 2
+    assert "'A' as 'a'" in caplog.text
+
+
 def test_generate_batch_takes_single_prompts(model):
     with pytest.raises(of.UserError, match="generate_batch"):
         model.generate_batch([["red <image>", "blue <image>"]])
@@ -483,7 +495,28 @@ def test_info_describes_the_model(model):
     assert list(info.words) == sorted(info.words)
     text = str(info)
     assert f"{info.parameters:,} parameters" in text
-    assert "red" in text
-    many = dataclasses.replace(info, words=("word",) * 1_300, gap_tokens=None)
-    assert str(many).endswith(" and 1,100 more")
-    assert "any length" in str(many)
+    assert info.tasks == ("joint", "text_to_image", "image_to_text", "spans", "scattered")
+    assert info.image_slots == 4
+    assert "images from text, text from images, infilling, editing" in text
+
+
+def test_info_shows_some_of_many_names_in_short_lines(model):
+    names = tuple(f"name{n}" for n in range(1_300))
+    info = dataclasses.replace(model.info(), names=names, words=names, gap_tokens=None)
+    text = str(info)
+    assert "any length" in text
+    assert "1,300: name0, name108, name216" in text
+    assert text.count("name") == 12 + len(["names", "(all: model.info().names)"])
+    assert max(map(len, text.splitlines())) <= 96
+    page = info._repr_html_()
+    assert page.count("<details>") == 2
+    assert "<summary>1,300 names: name0, name108" in page
+    assert "name1299" in page
+    few = str(dataclasses.replace(info, names=names[:3]))
+    assert "3: name0, name1, name2\n" in few
+
+
+def test_info_of_a_language_model_has_no_images(model):
+    info = dataclasses.replace(model.info(), tasks=("text",), can_edit=False)
+    assert "image" not in str(info)
+    assert "text after text" in str(info)

@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import oneflow_jax as of
 from benchmarks import (
     ablation,
     codec,
@@ -61,17 +62,43 @@ def test_train_step_writes_its_results(tmp_path):
     assert results["memory"]["arguments_mib"] * 2**20 > 4 * 4 * results["parameters"]
 
 
-def test_random_requests_compile_nothing_after_the_warm_up(tmp_path):
+def test_the_warm_up_has_the_structures_of_random_requests_to_the_shipped_model():
+    model = of.load(of.PRETRAINED)
+
+    def structures(made):
+        class Recorder:
+            def generate(self, prompt, samples, image_guidance_scale, **options):
+                length = model.prepare_generate(prompt, samples=samples, **options).row_length
+                seen.add((length, -(-samples // 2), image_guidance_scale != 1))
+
+            def edit(self, document, **options):
+                seen.add((model.prepare_edit(document, **options).row_length, "edit"))
+
+        seen = set()
+        for request in made:
+            request(Recorder())
+        return seen
+
+    rng = np.random.default_rng(0)
+    random = [requests.make_request(rng, 4) for _ in range(200)]
+    warm_up = structures(requests.make_warm_up(4))
+    assert structures(random) == warm_up
+    assert len(warm_up) == 20
+
+
+def test_random_requests_compile_nothing_after_the_warm_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "ROWS", (2,))
     path = tmp_path / "requests.json"
     folder = runs.trained_run()[1]
     requests.main(
-        ["--workdir", str(folder), "--requests", "5", "--steps", "1", "--json", str(path)]
+        ["--workdir", str(folder), "--requests", "5", "--steps", "1", "--rows", "--json", str(path)]
     )
     results = json.loads(path.read_text())
     assert results["warm-up"]["compiled programs"] >= results["warm-up"]["sampling programs"] > 0
     assert results["random requests"]["requests"] == 5
     assert results["random requests"]["sampling programs"] == 0
     assert results["random requests"]["compiled programs"] == 0
+    assert set(results["rows"]) == {"2 documents of 1 images", "2 documents of 2 images"}
 
 
 def test_a_server_under_load_answers_what_the_model_generates(tmp_path):

@@ -100,6 +100,13 @@ def test_no_word_is_suggested_that_is_hardly_similar(tokenizer):
     assert "nearest" not in note
 
 
+def test_the_beginning_of_a_word_is_not_suggested():
+    small = vocab.train_sentencepiece(["a rooster", "a roof", "a bat"] * 50, 28)
+    assert {"roo", "rooster"} < set(small.words)
+    (note,) = spelling.list_unknown(small, "a robot")
+    assert "nearest" not in note
+
+
 def test_known_words_give_no_warning(tokenizer):
     assert spelling.list_unknown(tokenizer, "a picture of a tiger, then: two animals") == []
 

@@ -17,7 +17,10 @@ from oneflow_jax.serving.limits import Limits
 from tests.viewer import examples
 
 NAMES = ("tiger", "fox", "red apple")
-WARNING = "the tokenizer has no token for the word 'redd' and spells it in 2 tokens."
+WARNING = (
+    "the model probably does not know the word 'redd', which its tokenizer spells in 2 tokens. The "
+    "nearest known word to 'redd' is 'red'."
+)
 
 
 @dataclasses.dataclass
@@ -49,7 +52,18 @@ class FakeModel:
 
     def info(self):
         return ModelInfo(
-            self.name, "oneflow", 1_350_000, 8, 6, 96, False, self.can_edit, ("a", "red"), NAMES
+            name=self.name,
+            paradigm="oneflow",
+            parameters=1_350_000,
+            tasks=("joint",),
+            pixels=8,
+            image_slots=4,
+            gap_tokens=6,
+            slots=96,
+            chooses_parts=False,
+            can_edit=self.can_edit,
+            words=("a", "red"),
+            names=NAMES,
         )
 
     def list_warnings(self, prompt):

@@ -16,6 +16,11 @@ from tests.viewer import examples
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 expect = sync_api.expect
 
+UNKNOWN = (
+    "The model probably does not know the word 'redd'. The nearest known word to 'redd' is 'red'."
+)
+"""The warning of `fake_service` in the words of the page."""
+
 RED_PNG = PIL.Image.fromarray(examples.make_square("red", 32))
 
 
@@ -267,14 +272,25 @@ def test_a_message_disappears_when_the_document_changes(tab):
     expect(tab.locator("#problem")).to_be_empty()
 
 
-def test_warnings_are_shown_with_the_documents(tab):
+def test_unknown_words_are_named_while_typing(tab, fake):
     wait_until_finished(tab)
     editor(tab).fill("redd <image>")
-    generate(tab)
+    expect(tab.locator("#advice")).to_have_text(UNKNOWN)
+    editor(tab).fill("red <image>")
+    expect(tab.locator("#advice")).to_be_empty()
+    assert len(fake.models["shipped"].calls) == 2  # Only the example was generated.
+
+
+def test_unknown_words_are_named_before_sampling(tab, fake):
     wait_until_finished(tab)
-    expect(tab.locator("#outcome")).to_contain_text(
-        "The model has no token for the word 'redd' and spells it in 2 tokens."
-    )
+    fake.gate.clear()
+    editor(tab).fill("redd <image>")
+    generate(tab)
+    expect(tab.locator("#outcome")).to_have_text(UNKNOWN)
+    expect(tab.locator("#advice")).to_be_empty()
+    fake.gate.set()
+    wait_until_finished(tab)
+    expect(tab.locator("#outcome")).to_contain_text(UNKNOWN)
 
 
 def save(tab, name):
@@ -393,6 +409,22 @@ def test_reduced_motion_shows_finished_documents(tab):
     assert tab.locator("#play").get_attribute("aria-label") == "Play"
 
 
+def test_a_phone_shows_the_example_without_scrolling(browser, address):
+    tab, complaints = open_tab(browser, address, reduced_motion="reduce")
+    wait_until_finished(tab)
+    summary = tab.get_by_text("Known names and settings")
+    expect(summary).to_be_hidden()
+    expect(tab.locator("#seed")).to_be_visible()
+    tab.set_viewport_size({"width": 390, "height": 844})
+    expect(tab.locator("#seed")).to_be_hidden()
+    controls = tab.locator(".transport").bounding_box()["y"]
+    assert tab.locator(".card").first.bounding_box()["y"] < controls
+    summary.click()
+    expect(tab.locator("#seed")).to_be_visible()
+    tab.context.close()
+    assert complaints == []
+
+
 def test_a_phone_scrolls_to_the_result(browser, address):
     tab, complaints = open_tab(browser, address, reduced_motion="reduce")
     tab.set_viewport_size({"width": 390, "height": 844})
@@ -414,6 +446,7 @@ def test_a_touch_screen_shows_whole_seeds_and_one_row_of_buttons(browser, addres
     assert tab.evaluate("matchMedia('(pointer: coarse)').matches")
     rows = tab.locator(".card-actions").first.get_by_role("button").all()
     assert len({row.bounding_box()["y"] for row in rows}) == 1
+    tab.get_by_text("Known names and settings").click()
     tab.locator("#seed").fill("2147483647")
     assert tab.locator("#seed").evaluate("field => field.scrollWidth <= field.clientWidth")
     tab.context.close()

@@ -46,6 +46,17 @@ def test_models_are_described_on_demand(client):
     assert "model='none'" in missing.json()["message"]
 
 
+def test_unknown_words_are_listed_without_generation(client, fake):
+    count = len(fake.models["shipped"].calls)
+    for model, prompt in ((None, "a redd fox <image>"), ("plain", "redd")):
+        body = {"prompt": prompt} | ({"model": model} if model else {})
+        (warning,) = client.post("/demo/warnings", json=body).json()["warnings"]
+        assert "'redd'" in warning
+    assert client.post("/demo/warnings", json={"prompt": "<text>"}).json() == {"warnings": []}
+    assert client.post("/demo/warnings", json={"prompt": ""}).status_code == 400
+    assert len(fake.models["shipped"].calls) == count
+
+
 def test_prompts_with_files_are_left_out():
     given = ("<text> <image>", "<image:tiger.png> <text>")
     assert descriptions.list_prompts(given) == given[:1]

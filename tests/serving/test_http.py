@@ -63,6 +63,16 @@ def test_warnings_name_unknown_words(client):
     assert "redd" in answer.json()["warnings"][0]
 
 
+def test_the_first_event_of_a_stream_names_unknown_words(client):
+    body = {"prompt": "redd <image>", "stream": True, "steps": 1}
+    with client.stream("POST", "/v1/generate", json=body) as response:
+        events = read_events(response.iter_lines())
+    (name, queued), (_, done) = events[0], events[-1]
+    assert name == "queued"
+    assert "redd" in queued["warnings"][0]
+    assert queued["warnings"] == done["warnings"]
+
+
 def test_models_health_and_metrics(client, served):
     listed = client.get("/v1/models").json()
     assert [model["name"] for model in listed["models"]] == [listed["default"]] == ["tiny"]

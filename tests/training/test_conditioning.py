@@ -50,8 +50,8 @@ def make_metrics(term, **gains):
 @pytest.mark.parametrize(
     ("train", "heldout", "beginning"),
     [
-        (0.3, 0.2, "Images depend on texts, also in documents held out. Texts lower the loss at "
-         "t = 0 by 30.0% for train documents (95 % interval 20.0% to 40.0%), 20.0% for heldout"),
+        (0.3, 0.2, "Images depend on texts, also in held-out documents. Texts lower the loss at "
+         "t = 0 by 30.0% for training documents (95 % interval 20.0% to 40.0%), 20.0% for "),
         (0.05, 0.2, "Images hardly depend on texts yet. Train longer, or with a larger "
          "paradigm.tasks.text_to_image."),
         (0.3, 0.05, "Images depend on texts in training documents only: they are learned by heart"),

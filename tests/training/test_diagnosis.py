@@ -32,7 +32,7 @@ TEXT_IS_OVERFITTED = [Overfitting("text", 450, 500, 0.2, 0.1, 0.3)]
 @pytest.mark.parametrize(
     ("metrics", "overfitted", "expected"),
     [
-        (make_gains() | MATCH | SAMPLES, [], "good. Generated images on texts and texts on images"),
+        (make_gains() | MATCH | SAMPLES, [], "good. Generated images depend on texts and texts "),
         (make_gains(), [], "good."),
         (make_gains(image_train=0.01), [], "images do not depend on texts yet. Even for training"),
         (make_gains(text_train=0.04), [], "texts do not depend on images yet."),
@@ -129,5 +129,5 @@ def test_there_is_no_sentence_without_gains_of_both_splits():
     assert diagnosis.diagnose(heldout) == ""
     images = {name: x for name, x in make_gains().items() if "image" in name}
     assert diagnosis.diagnose(images).startswith(
-        "Diagnosis: good. Generated images on texts depend"
+        "Diagnosis: good. Generated images depend on texts, also"
     )

@@ -58,6 +58,7 @@ const results = {
       mount(stories);
     };
     problem.clear();
+    advice.clear();
     byId("outcome").replaceChildren();
     this.showBusy(true);
     byId("documents").classList.add("stale");
@@ -94,7 +95,10 @@ const results = {
     let compiled = false;
     for await (const { name, data: event } of events) {
       if (name === "error") throw new Error(event.message);
-      if (name === "queued") progress.show(event.position ? `Waiting for ${event.position} other requests ...` : "Waiting for the server ...");
+      if (name === "queued") {
+        progress.show(event.position ? `Waiting for ${event.position} other requests ...` : "Waiting for the server ...");
+        byId("outcome").replaceChildren(...event.warnings.map(line));
+      }
       compiled ||= name === "compiling";
       if (name === "compiling") progress.show("Compiling a program for documents of this length; it is needed only once ...");
       if (name === "state") {
@@ -132,10 +136,10 @@ const results = {
 
   report({ documents, nfe, seconds, compiled, warnings, changes }) {
     const count = documents.length === 1 ? "One document" : `${documents.length} documents`;
-    const lines = [`${count} in ${seconds.toFixed(1)} s${compiled ? " with the compilation of programs" : ""}, NFE ${nfe}.`, ...warnings.map(reword)];
+    const lines = [...warnings, `${count} in ${seconds.toFixed(1)} s${compiled ? " with the compilation of programs" : ""}, NFE ${nfe}.`];
     if (documents.some((made) => made.truncated)) lines.push("A document was full, so some insertions were left out.");
     if (changes) lines.push(changes.length ? `Changes: ${changes.map(describeChange).join(", ")}.` : "The model changed nothing.");
-    byId("outcome").replaceChildren(...lines.map((line) => Object.assign(element("p"), { textContent: line })));
+    byId("outcome").replaceChildren(...lines.map(line));
   },
 
   /** Replaces all cards by those of `stories`. */
@@ -192,6 +196,11 @@ const results = {
     await this.run((signal) => request("demo/example", { signal }), describe, this.mountAll);
   },
 };
+
+/** Returns a paragraph with a message of the server in the words of this page. */
+function line(message) {
+  return Object.assign(element("p"), { textContent: reword(message) });
+}
 
 /** Returns an edit without the number of its word, which the page does not show. */
 function describeChange(change) {

@@ -1,12 +1,13 @@
 // The form at the left: document, names, settings and the link that stores them.
 
 const SETTINGS = ["steps", "guidance", "seed"];
+const PAUSE_MS = 400; // without a change of the document, before its words are checked
 
 const form = {
   editor: null,
 
   begin() {
-    this.editor = new DocumentEditor(byId("editor"), { fail: problem.show, change: problem.clear });
+    this.editor = new DocumentEditor(byId("editor"), { fail: problem.show, change: () => this.noteChange() });
     for (const button of document.querySelectorAll("[data-gap]")) if (button.closest(".toolbar")) button.addEventListener("click", () => this.editor.insertGap(button.dataset.gap));
     byId("add-file").addEventListener("click", () => byId("files").click());
     byId("files").addEventListener("change", (event) => {
@@ -22,10 +23,23 @@ const form = {
       if (event.key === "Enter") names.insertFirst(event);
     });
     byId("name-list").addEventListener("keydown", (event) => names.move(event));
+    const narrow = matchMedia("(max-width: 60rem)");
+    narrow.addEventListener("change", () => this.foldOptions(narrow));
+    this.foldOptions(narrow);
     // A file that misses the editor would replace the page.
     for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
     this.showModel();
     this.editor.set(splitPrompt(data.model().prompts[0]));
+  },
+
+  /** Folds names and settings where the results are below the form, so that they are in sight. */
+  foldOptions(narrow) {
+    byId("options").open = !narrow.matches;
+  },
+
+  noteChange() {
+    problem.clear();
+    advice.update();
   },
 
   /** Shows the model that the user chose; the server loads it if nobody has used it yet. */
@@ -57,6 +71,7 @@ const form = {
     byId("add-document").hidden = !model.any_parts;
     byId("start-list").replaceChildren(...model.prompts.map((prompt) => this.chip(prompt, () => this.editor.set(splitPrompt(prompt)))));
     names.show(model);
+    advice.update();
     this.showValues();
   },
 
@@ -99,7 +114,7 @@ const form = {
   /** Returns the address of this page with the prompt and the settings of a request. */
   link({ model, prompt, steps, image_guidance_scale: guidance, seed }) {
     const address = new URL(location.href);
-    address.hash = new URLSearchParams({ prompt: prompt.replace(/<image:\d+>/g, "<image>"), model, steps, guidance, seed });
+    address.hash = new URLSearchParams({ prompt: removeNames(prompt), model, steps, guidance, seed });
     return address.href;
   },
 
@@ -115,6 +130,46 @@ const form = {
     this.showValues();
     this.editor.set(splitPrompt(values.get("prompt")));
     return true;
+  },
+};
+
+/** Returns a prompt with gaps in place of the user's images. */
+function removeNames(prompt) {
+  return prompt.replace(/<image:\d+>/g, "<image>");
+}
+
+/** Says while the user types which words of the document the model probably does not know. */
+const advice = {
+  timer: null,
+  controller: null,
+
+  /** Checks the document after a pause in typing. */
+  update() {
+    this.stop();
+    this.timer = setTimeout(() => this.check(), PAUSE_MS);
+  },
+
+  async check() {
+    if (!form.editor.parts().some((part) => part.text)) return this.clear();
+    const { model, prompt } = form.request();
+    this.controller = new AbortController();
+    try {
+      const answer = await post("demo/warnings", { model, prompt: removeNames(prompt) }, this.controller.signal);
+      byId("advice").replaceChildren(...(await answer.json()).warnings.map(line));
+    } catch (error) {
+      if (error.name !== "AbortError") this.clear(); // The button Generate reports the error.
+    }
+  },
+
+  stop() {
+    clearTimeout(this.timer);
+    this.controller?.abort();
+  },
+
+  /** Removes the sentences: a request shows them above its documents. */
+  clear() {
+    this.stop();
+    byId("advice").replaceChildren();
   },
 };
 

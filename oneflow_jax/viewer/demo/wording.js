@@ -10,7 +10,8 @@ const WORDS = [
   [/^queue=.*$/s, "The server has too many requests. Try again in a minute."],
   [/^<document>: this model needs it as the last part.*$/s, "Move the box “any parts” to the end of the document."],
   [/^<document>: .*$/s, "The model knows no document that begins like this. Replace the box “any parts” by “+ image” or “+ text”."],
-  [/^text (['"]).*\1: the tokenizer (has no token for|reads|spells)/s, "The model $2"],
+  [/^text (['"]).*\1: the (?:tokenizer (has no token for|spells)|model (probably does not know))/s, "The model $2$3"],
+  [/, which its tokenizer spells in \d+ tokens/, ""],
 ];
 
 /** Returns a message of the server, with the parts that match WORDS replaced. */
