@@ -18,7 +18,8 @@ MIN_DOCUMENTS = 20
 """Minimum number of held-out documents for a judgement that needs them.
 
 A 95 % bootstrap interval over few documents is too narrow. For normal gains, it contains the true
-gain in only 84 % of simulated cases with 5 documents, in 89 % with 10, and in 93 % with 20.
+gain in only 84 % of simulated cases with 5 documents, in 90 % with 10, and in 92 % with 20
+(`benchmarks.coverage`).
 """
 
 MIN_DIVERSITY = 0.1
