@@ -253,6 +253,11 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
 
 
 def _record(folder: epath.Path, values: dict[str, Any]) -> None:
-    """Write the fingerprint, the path and the number of files of the data, or its packages."""
+    """Write the fingerprint, the path and the number of files of the data, or its packages.
+
+    If they have changed, the layouts of the documents are deleted, and counted anew.
+    """
     if _read_record(folder) != values:
+        if distributed.is_primary():
+            (folder / workdir.LAYOUTS).unlink(missing_ok=True)
         workdir.write_atomically(folder / workdir.SOURCE, json.dumps(values, indent=2) + "\n")

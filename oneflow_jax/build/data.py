@@ -93,19 +93,23 @@ def load_known_layouts(
 ) -> known_layouts.KnownLayouts | None:
     """Return the layouts of the training documents, for models that do not choose the layout.
 
-    Each start of training counts them, because the data may have changed, and writes them to the
-    run's folder. The other modes of `READING_MODES` count them only if the folder does not have
-    them. The result is None in other modes without the file, or if the model chooses the layout.
+    The modes that read documents count them if the run's folder does not have them, and the modes
+    "train" and "prepare" then write them to it. The result is None in other modes without the file,
+    or if the model chooses the layout.
     """
     if layout.variable_length:
         return None
     path = folder / workdir.LAYOUTS
-    if mode == "train" or (mode in READING_MODES and not path.exists()):
-        with distributed.primary_first():
-            outlines = overflow.iter_outlines(open_split(config, "train"), LAYOUT_DOCUMENTS)
-            found = known_layouts.count(outlines, layout)
+    with distributed.primary_first():
+        if path.exists():
+            return known_layouts.KnownLayouts.from_json(path.read_text())
+        if mode not in READING_MODES:
+            return None
+        outlines = overflow.iter_outlines(open_split(config, "train"), LAYOUT_DOCUMENTS)
+        found = known_layouts.count(outlines, layout)
+        if mode != "evaluate":
             workdir.write_atomically(path, found.to_json(), primary_only=False)
-    return known_layouts.KnownLayouts.from_json(path.read_text()) if path.exists() else None
+        return found
 
 
 def _check_start_data(config: ml_collections.ConfigDict) -> None:

@@ -150,6 +150,8 @@ def test_trained_run_refuses_changed_data_until_it_is_accepted(tmp_path, caplog)
     config, run = make_config(tmp_path, source.folder, "patches"), tmp_path / "run"
     start(config, run)
     pretend_training(run)
+    layouts = run / workdir.LAYOUTS
+    layouts.write_text("")
     start(config, run)
     (source.folder / f"{min(source.colors)}.txt").touch()
     start(config, run)  # Only times differ; the content is the same.
@@ -162,10 +164,12 @@ def test_trained_run_refuses_changed_data_until_it_is_accepted(tmp_path, caplog)
             start(config, run, mode)
     start(config, run, "sample")  # Sampling reads no data.
     start(config, run, "prepare")
+    assert layouts.exists()
     assert "60 new, 1 changed, 0 gone" in caplog.messages[-1]
     with pytest.raises(UserError, match=message):
         start(config, run)
     layout = start(config, run, accept_changed_data=True)
+    assert not layouts.exists()  # They are counted anew, in the accepted data.
     assert len(read_trained_on(config, layout)) == len(source.texts) + 60
     start(config, run)  # The accepted data is now the data of the run.
 

@@ -130,18 +130,18 @@ def test_models_of_earlier_versions_refuse_open_layouts(generator):
         next(iter(Generator(system, generator.params)([OPEN], PLAN, seed=0, batch=8)))
 
 
-def test_training_counts_again_when_it_resumes(tmp_path):
-    """The data may have changed since the layouts were counted; other modes read the file."""
+def test_modes_that_read_documents_count_missing_layouts(tmp_path):
     system, folder = runs.trained_run()
     copy = runs.copy_run(folder, tmp_path)
-    stale = known_layouts.KnownLayouts(((8, 0),), (1,), 1)
-    (copy / workdir.LAYOUTS).write_text(stale.to_json())
+    (copy / workdir.LAYOUTS).unlink()
 
     def load(mode):
         return data.load_known_layouts(system.config, copy, system.layout, mode)
 
-    assert load("evaluate") == load("sample") == stale
-    assert load("train") == load("sample") == system.known_layouts
-    (copy / workdir.LAYOUTS).unlink()
     assert load("sample") is None
     assert load("evaluate") == system.known_layouts
+    assert load("sample") is None  # Evaluation does not write to the folder of a run.
+    assert load("train") == load("sample") == system.known_layouts
+    known = known_layouts.KnownLayouts(((8, 0),), (1,), 1)
+    (copy / workdir.LAYOUTS).write_text(known.to_json())
+    assert load("train") == load("sample") == known
