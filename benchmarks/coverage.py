@@ -1,8 +1,8 @@
 """How often the interval of a gain contains the true gain: `python -m benchmarks.coverage`.
 
 The gains of documents are simulated: a normal distribution with mean and standard deviation 0.1.
-The diagnosis asks for so many held-out documents that its 95 % bootstrap intervals hold about 95 %
-of the true gains (`oneflow_jax.training.diagnosis.MIN_DOCUMENTS`).
+The diagnosis needs a minimum number of held-out documents, because bootstrap intervals over fewer
+documents are too narrow (`oneflow_jax.training.diagnosis.MIN_DOCUMENTS`).
 """
 
 import argparse

@@ -255,7 +255,7 @@ def _read_record(folder: epath.Path) -> dict[str, Any]:
 def _record(folder: epath.Path, values: dict[str, Any]) -> None:
     """Write the fingerprint, the path and the number of files of the data, or its packages.
 
-    If they have changed, the layouts of the documents are deleted, and counted anew.
+    If they have changed, the layouts of the documents are deleted, and counted again.
     """
     if _read_record(folder) != values:
         if distributed.is_primary():

@@ -169,7 +169,7 @@ def test_trained_run_refuses_changed_data_until_it_is_accepted(tmp_path, caplog)
     with pytest.raises(UserError, match=message):
         start(config, run)
     layout = start(config, run, accept_changed_data=True)
-    assert not layouts.exists()  # They are counted anew, in the accepted data.
+    assert not layouts.exists()  # They are counted again, in the accepted data.
     assert len(read_trained_on(config, layout)) == len(source.texts) + 60
     start(config, run)  # The accepted data is now the data of the run.
 
