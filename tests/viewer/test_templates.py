@@ -13,7 +13,7 @@ from tests.viewer.test_page import MALICIOUS_TEXT
 FOLDER = pathlib.Path(templates.__file__).parent
 PAGE_FIELDS = {
     **{"heading": "", "intro": "", "settings": {}, "word_columns": []},
-    **{"findings": [], "sheet": None, "notes": []},
+    **{"findings": [], "sheet": None, "notes": [], "choices": {}},
 }
 
 
