@@ -99,7 +99,7 @@ FEW = {document_losses.count_name("heldout"): 5.0}
 @pytest.mark.parametrize(
     ("metrics", "expected"),
     [
-        (make_gains(), "5 held-out documents are too few to tell; 20 are needed. Give more doc"),
+        (make_gains(), "5 held-out documents are too few to tell; 10 are needed. Give more doc"),
         (make_gains(image_heldout=0.0), "5 held-out documents are too few to tell"),
         (make_gains(image_train=0.0, image_heldout=0.0) | MISMATCH, "images do not depend on text"),
         (make_gains() | SAMPLES | {"image_distance@16": 0.01}, "images are all alike."),
