@@ -271,7 +271,8 @@ class Model:
         if not edit:
             choose = self._generator.layouts.choose
             documents = choose(documents, [seed] * samples, range(samples))
-        length = self._generator.row_length(documents, edit=edit)
+        # Equal prompts, whose images may be large, are laid out only once.
+        length = self._generator.row_length(list(dict.fromkeys(documents)), edit=edit)
         return Call(documents, plan, seed, length)
 
     def list_warnings(self, prompt: Prompt) -> list[str]:

@@ -84,6 +84,7 @@ def _digits_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> 
 
 
 def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> base.EvalSuite:
+    del layout
     interleaved_fraction = emoji_data.Settings(**_read_settings(config)).interleaved
     suite = emoji.make_suite(
         _load_images(config),
@@ -91,12 +92,13 @@ def _emoji_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> b
         data.open_split(config, "combinations") if interleaved_fraction else (),
         config.evaluation.num_samples,
     )
-    return _extend_suite(config, layout, suite)
+    return _extend_suite(config, suite)
 
 
 def _emoji_styles_suite(
     config: ml_collections.ConfigDict, layout: layouts.Layout
 ) -> base.EvalSuite:
+    del layout
     drawings = _load_images(config)
     suite = emoji_styles.make_suite(
         drawings,
@@ -104,12 +106,10 @@ def _emoji_styles_suite(
         data.open_split(config, "train"),
         config.evaluation.num_samples,
     )
-    return _extend_suite(config, layout, suite)
+    return _extend_suite(config, suite)
 
 
-def _extend_suite(
-    config: ml_collections.ConfigDict, layout: layouts.Layout, suite: base.EvalSuite
-) -> base.EvalSuite:
+def _extend_suite(config: ml_collections.ConfigDict, suite: base.EvalSuite) -> base.EvalSuite:
     """Add the full metrics to a suite if the configuration asks for them."""
     if not config.evaluation.full_metrics:
         return suite

@@ -1,8 +1,7 @@
 """Evaluation suite of the data set `emoji`: the tasks of `label_tasks`, and editing.
 
 The classifier decides that an image shows the nearest emoji of the training data (`nearest_image`).
-The metrics of editing are in `evaluation.editing`. For models that choose the number of images,
-there are reference metrics:
+The metrics of editing are in `evaluation.editing`. The task `document` has reference metrics:
 
     reference_num_images_1      fraction of training documents with 1 image; also _2, _3 and _4
 """

@@ -55,8 +55,7 @@ class Generator:
         """Fill the gaps of the prompts, batch by batch.
 
         A generated document depends on its prompt, the seed and its noise id, but not on the batch
-        size. If the model does not choose layouts, `layouts` replaces the gap
-        <document>.
+        size. If the model does not choose layouts, `layouts` replaces the gap <document>.
 
         Args:
             prompts: documents with gaps; finished documents to edit if the plan starts above t=0.

@@ -155,6 +155,7 @@ def write_info(name: str, model: Model | None) -> dict[str, Any]:
         "image_slots": info.image_slots,
         "gap_tokens": info.gap_tokens,
         "slots": info.slots,
+        "chooses_parts": info.chooses_parts,
         "can_edit": info.can_edit,
         "words": list(info.words),
         "names": list(info.names),
