@@ -43,6 +43,7 @@ from oneflow_jax.runtime import (
     distributed,
     host,
     metric_writer,
+    plurals,
     run_lock,
     storage,
     workdir,
@@ -265,7 +266,9 @@ def _run_autoencoder(config: ml_collections.ConfigDict, folder: epath.Path) -> N
             count = len(system.source("train"))  # This reports errors before anything is written.
         workdir.save_config(folder, config)
     if MODE.value == "prepare":
-        _print(f"Prepared: {count} documents of 'train', in {config.data.dir}")
+        _print(
+            f"Prepared: {plurals.format_count(count, 'document')} of 'train', in {config.data.dir}"
+        )
     if MODE.value == "train":
         autoencoder_run.train_autoencoder(system, folder)
     output = _output_folder(folder)

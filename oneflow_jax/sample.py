@@ -14,7 +14,14 @@ from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.generation.generator import Generator
 from oneflow_jax.generation.running_batch import GeneratedBatch
-from oneflow_jax.runtime import compilation_cache, distributed, metric_writer, padding, workdir
+from oneflow_jax.runtime import (
+    compilation_cache,
+    distributed,
+    metric_writer,
+    padding,
+    plurals,
+    workdir,
+)
 from oneflow_jax.shapes import PyTree
 from oneflow_jax.viewer import filmstrip, from_samples, page, trajectory
 
@@ -49,8 +56,8 @@ def run(
     documents = parse_prompts(system, prompts, edit=edit)
     compilation_cache.enable_user_cache()
     logging.info(
-        "Sampling documents for %d prompts. The program of the sampler is compiled first.",
-        len(prompts),
+        "Sampling documents for %s. The program of the sampler is compiled first.",
+        plurals.format_count(len(prompts), "prompt"),
     )
     generator = Generator(system, evaluate.load_ema_params(system, folder))
     path = (output or folder) / workdir.SAMPLES_PAGE
@@ -105,7 +112,11 @@ def _generate_page(
         _log_documents(system.layout, prompt_texts[rows], repeated[rows], generated, edit=edit)
     if distributed.is_primary():
         _write_page(system, folder, path, views, max_nfe, edit=edit)
-    logging.info("%d documents, at most %d forward passes per batch.", len(views), max_nfe)
+    logging.info(
+        "%s, at most %d forward passes per batch.",
+        plurals.format_count(len(views), "document"),
+        max_nfe,
+    )
     return path
 
 

@@ -29,7 +29,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.custom import prepare, sample
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, path_keys, storage, workdir
+from oneflow_jax.runtime import distributed, path_keys, plurals, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
 """Splits for training and for held-out losses; an autoencoder codec stores them as latents."""
@@ -171,7 +171,9 @@ def prepare_data(config: ml_collections.ConfigDict, layout: layouts.Layout) -> s
     else:
         stored = _latent_dataset(config, codec)
         counts, where = stored.build_index().documents, stored.folder
-    summary = ", ".join(f"{count} documents of {split!r}" for split, count in counts.items())
+    summary = ", ".join(
+        f"{plurals.format_count(count, 'document')} of {split!r}" for split, count in counts.items()
+    )
     return f"Prepared: {summary}, in {where}"
 
 

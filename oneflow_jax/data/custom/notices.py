@@ -5,6 +5,7 @@ from typing import Any
 
 from oneflow_jax.data.custom.errors import SEPARATED, format_reason
 from oneflow_jax.data.custom.stats import DatasetStats
+from oneflow_jax.runtime import plurals
 
 MAX_LISTED = 8
 """Maximum number of fields, or of kinds of files, that a notice lists."""
@@ -99,7 +100,7 @@ def describe_unread(stats: DatasetStats) -> str:
     if not count:
         return ""
     return (
-        f"{count:,} images have a format that is not read, such as "
+        f"The format of {plurals.format_count(count, 'image')} is not read, such as that of "
         f"{stats.places['unread format'][0]}."
     )
 
@@ -111,9 +112,9 @@ def _describe_encoding(stats: DatasetStats) -> str:
         return ""
     first = [*stats.places.get("invalid UTF-8", ()), *stats.places.get("not UTF-8", ())][0]
     return (
-        f"{count:,} texts are not UTF-8, such as that of {first}. Bytes that are not UTF-8 were "
-        "replaced with U+FFFD, and texts without a readable character were dropped. Save the texts "
-        "as UTF-8, for example with iconv -f WINDOWS-1252 -t UTF-8."
+        f"Texts that are not UTF-8: {count:,}, such as that of {first}. Bytes that are not UTF-8 "
+        "were replaced with U+FFFD, and texts without a readable character were dropped. Save the "
+        "texts as UTF-8, for example with iconv -f WINDOWS-1252 -t UTF-8."
     )
 
 

@@ -155,7 +155,7 @@ def test_texts_in_another_encoding_are_named(tmp_path, encoding):
     assert documents[1] == ["<blue>", text]
     (notice,) = [each for each in notices.list_notices(stats, {}) if "UTF-8" in each]
     assert notice == (
-        "1 texts are not UTF-8, such as that of a. Bytes that are not UTF-8 were replaced with "
-        "U+FFFD, and texts without a readable character were dropped. Save the texts as UTF-8, for "
-        "example with iconv -f WINDOWS-1252 -t UTF-8."
+        "Texts that are not UTF-8: 1, such as that of a. Bytes that are not UTF-8 were replaced "
+        "with U+FFFD, and texts without a readable character were dropped. Save the texts as "
+        "UTF-8, for example with iconv -f WINDOWS-1252 -t UTF-8."
     )

@@ -81,7 +81,7 @@ def test_their_documents_are_dropped_with_a_notice(tmp_path, files):
     assert stats.lost == {"unread format": 1}
     assert stats.dropped == {"no picture left": 1}
     (notice,) = [each for each in notices.list_notices(stats, {}) if "not read" in each]
-    assert notice.startswith("1 images have a format that is not read, such as a")
+    assert notice.startswith("The format of 1 image is not read, such as that of a")
     assert "Convert the file to PNG or JPEG" in notice
 
 
