@@ -8,6 +8,7 @@ those that are frequent in training. The counts estimate p(layout).
 import collections
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -64,10 +65,11 @@ class KnownLayouts:
 
 def count(examples: Iterable[Document], layout: Layout) -> KnownLayouts:
     """Count the layouts of documents that fit a row; images may be gaps."""
+    image_slots = math.prod(layout.codec.grid)
     counter = collections.Counter(
-        _describe_runs(each, layout)
-        for each in examples
-        if overflow.num_slots(layout, each.parts) <= layout.length
+        runs
+        for runs in (_describe_runs(each, layout) for each in examples)
+        if 1 + sum(slots or image_slots for slots in runs) <= layout.length  # 1 is for BOS
     )
     # Sorted, so that the order of documents has no influence.
     frequent = sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:MAX_LAYOUTS]

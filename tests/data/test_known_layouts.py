@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from oneflow_jax.codecs.patches import PatchCodec
-from oneflow_jax.data import known_layouts, vocab
+from oneflow_jax.data import known_layouts, overflow, vocab
 from oneflow_jax.data.document import Document, Gap, Image, Text
 from oneflow_jax.data.layout import Layout
 from oneflow_jax.errors import UserError
@@ -53,6 +53,27 @@ def test_a_layout_has_the_slots_of_its_documents(layout):
         for name in ("modality", "position", "span"):
             assert row[name].tolist() == prompt_row[name].tolist(), name
         assert prompt_row["is_given"].tolist() == (prompt_row["position"][:, 0] == 0).tolist()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_documents_that_exceed_a_row_are_not_counted(layout, example):
+    slots = overflow.num_slots(layout, example.parts)
+    for length, counted in ((slots, 1), (slots - 1, 0)):
+        known = known_layouts.count([example], dataclasses.replace(layout, length=length))
+        assert known.documents == counted
+
+
+def test_each_text_is_encoded_once(layout, monkeypatch):
+    encoded = []
+    encode = type(layout.vocab).encode
+
+    def record(self, text, **options):
+        encoded.append(text)
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(type(layout.vocab), "encode", record)
+    known_layouts.count([EXAMPLES[1]], layout)
+    assert sorted(encoded) == [", then an owl", "two animals: first a fox"]
 
 
 def test_probabilities_without_a_prompt_are_frequencies(layout):

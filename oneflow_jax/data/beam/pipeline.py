@@ -92,8 +92,7 @@ class ReadUnits(beam.DoFn):
                     pass
             for number in range(len(units)):
                 for index, document in enumerate(deduplicate.iter_shard(plan, number)):
-                    digest = deduplicate.hash_record(document.record)
-                    yield digest, first + number, index, *dataclasses.astuple(document)
+                    yield document.digest, first + number, index, *dataclasses.astuple(document)
                 marker = plan.load_marker(number)
                 stats = DatasetStats.from_dict(marker["tally"]).without_kept()
                 for reason, count in stats.dropped.items():

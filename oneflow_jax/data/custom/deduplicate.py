@@ -5,6 +5,7 @@ that have duplicates. Apache Beam calls it for each shard; all duplicates of a d
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -35,6 +36,11 @@ class StoredDocument:
     split: str
     record: bytes
     location: str
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Hash of the document, as `hash_record` returns it."""
+        return hash_record(self.record)
 
 
 def hash_record(record: bytes) -> bytes:
@@ -71,11 +77,10 @@ def write_distinct(
     """
     writer = ShardWriter(manifest, number)
     for document in documents:
-        digest = hash_record(document.record)
-        if manifest.settings.deduplicate and digest in seen:
+        if manifest.settings.deduplicate and document.digest in seen:
             stats.add_dropped(DataError(REASON), document.location)
             continue
-        seen.add(digest)
+        seen.add(document.digest)
         writer.write(document.split, document.record)
         stats.add_kept(records.deserialize_outline(document.record), document.split)
     writer.finish(stats, reads)
@@ -86,7 +91,7 @@ def drop_duplicates(manifest: Manifest) -> None:
     seen: set[bytes] = set()
     for number in range(len(manifest.units)):
         documents = list(iter_shard(manifest, number))
-        digests = [hash_record(document.record) for document in documents]
+        digests = [document.digest for document in documents]
         if len({*digests}) == len(digests) and seen.isdisjoint(digests):
             seen.update(digests)
             continue
