@@ -3,6 +3,10 @@
 Clouds send SIGTERM about 30 seconds before they take a machine away, and the system sends SIGHUP
 when a terminal is closed or a connection by SSH ends. The exit code is 128 plus the number of the
 signal: 143 for SIGTERM, 129 for SIGHUP, and 130 for Ctrl-C (SIGINT).
+
+Python runs a handler only between two instructions of the main thread. So while a program is
+compiled or a step is computed, which may take a minute, the handler waits. If it waits for more
+than a second, a thread says so.
 """
 
 import contextlib
@@ -10,7 +14,9 @@ import logging
 import os
 import select
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -25,6 +31,15 @@ _NAMES = {
     signal.SIGINT: "Ctrl-C",
 }
 
+_AFTER = {
+    signal.SIGTERM: "",
+    signal.SIGINT: " Press Ctrl-C again to stop at once, without saving.",
+}
+"""What follows the message about a signal; the terminal of a SIGHUP may be closed."""
+
+MAX_SILENT_S = 1.0
+"""Seconds that a handler may wait before the user reads why."""
+
 
 class StopRequest:
     """Whether a signal has requested that the run saves a checkpoint and exits.
@@ -36,6 +51,7 @@ class StopRequest:
     def __init__(self) -> None:
         """Initialize without a request to stop."""
         self.signal_number: signal.Signals | None = None
+        self._is_handled = False
         self._reached = multihost_utils.reached_preemption_sync_point
         self._multi_process = jax.process_count() > 1
 
@@ -58,10 +74,14 @@ class StopRequest:
         del frame
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number in _AFTER and not self._is_handled:
             logging.warning(
-                "Ctrl-C: the run finishes its step, also its evaluation if one is due, and saves a "
-                "checkpoint. Press Ctrl-C again to stop at once, without saving."
+                "%s: the run finishes its step, also its evaluation if one is due, and saves a "
+                "checkpoint.%s",
+                _NAMES[number],
+                _AFTER[number],
             )
+        self._is_handled = True
         if number == signal.SIGHUP:
             _replace_closed_streams()
         self.signal_number = self.signal_number or signal.Signals(number)
@@ -80,6 +100,34 @@ class StopRequest:
                 "saved. The same command resumes from there.",
                 exit_code=128 + self.signal_number,
             )
+
+    @contextlib.contextmanager
+    def explain_silence(self) -> Iterator[None]:
+        """Log during a `with` block that a signal has arrived, if its handler waits for long."""
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
+
+        def watch() -> None:
+            with reading:
+                received = reading.recv(1)  # "" after the block
+                if received and received[0] in _AFTER:
+                    time.sleep(MAX_SILENT_S)
+                    if not self._is_handled:
+                        logging.warning(
+                            "%s has arrived. The run first finishes the program that it compiles "
+                            "or computes now, which can take a minute.",
+                            _NAMES[signal.Signals(received[0])],
+                        )
+                while reading.recv(1):  # Writing to a closed socket would be an error.
+                    pass
+
+        threading.Thread(target=watch, daemon=True).start()
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            writing.close()
 
 
 def _replace_closed_streams() -> None:
@@ -112,7 +160,8 @@ def stop_handler() -> Iterator[StopRequest]:
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        yield request
+        with request.explain_silence():
+            yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -163,6 +163,18 @@ main.main()
 """
 
 
+LONG_COMPILATION = """
+import hashlib
+from oneflow_jax.runtime import preemption
+
+print("compiles", flush=True)
+with preemption.stop_handler() as stop:
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 20_000_000)
+print(f"signal {stop.signal_number}", flush=True)
+"""
+"""A program that spends seconds in one call of C, which no handler can interrupt."""
+
+
 TRAIN_WITHOUT_END = """
 import grain
 from absl import flags
@@ -228,6 +240,24 @@ def test_a_second_ctrl_c_stops_at_once():
     assert "Stopped after step" not in stdout
     assert "the same command resumes from the newest checkpoint" in stderr
     assert "Traceback" not in stderr
+
+
+def test_a_signal_during_compilation_is_acknowledged():
+    """Check that the message comes before the handler can run."""
+    process = subprocess.Popen(
+        **runs.popen_kwargs() | {"args": [sys.executable, "-c", LONG_COMPILATION]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "compiles\n"
+    time.sleep(0.5)  # until the call of C has begun
+    process.send_signal(signal.SIGTERM)
+    assert "SIGTERM has arrived. The run first finishes the program" in process.stderr.readline()
+    assert process.poll() is None
+    stdout, stderr = process.communicate(timeout=runs.TIMEOUT_S)
+    assert "SIGTERM: the run finishes its step" in stderr
+    assert stdout == "signal 15\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
