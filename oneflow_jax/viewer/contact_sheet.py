@@ -61,7 +61,7 @@ def write_contact_sheet(
         row = zip(images[at : at + columns], captions[at : at + columns], strict=True)
         for column, (image, caption) in enumerate(row):
             left = MARGIN + column * (cell + GAP)
-            canvas.paste(image, (left, top))
+            drawing.paste_framed(canvas, image, (left, top))
             below = (left, top + image.height + 8)
             drawing.draw_lines(draw, below, caption, face, 27, MARK_COLORS[cells[at + column][2]])
         top += height + GAP

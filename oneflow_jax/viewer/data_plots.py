@@ -67,13 +67,15 @@ def _bar_chart(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noq
 
 
 def _image_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange images of one size in a grid with white gaps."""
+    """Arrange images of one size in a grid, each with a thin frame."""
     size = images[0].shape[0]
-    gap = max(1, size // 12)
+    gap, frame = max(1, size // 12), max(1, size // 48)
+    cell = size + 2 * frame + gap
     columns = min(GRID_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    sheet = np.full((rows * (size + gap), columns * (size + gap), 3), 255, np.uint8)
+    sheet = np.full((rows * cell, columns * cell, 3), fonts.rgb(fonts.BACKGROUND_COLOR), np.uint8)
     for number, picture in enumerate(images):
-        y, x = (part * (size + gap) for part in divmod(number, columns))
-        sheet[y : y + size, x : x + size] = picture
+        y, x = (part * cell for part in divmod(number, columns))
+        sheet[y : y + size + 2 * frame, x : x + size + 2 * frame] = fonts.rgb(fonts.LINE_COLOR)
+        sheet[y + frame : y + frame + size, x + frame : x + frame + size] = picture
     return sheet

@@ -17,6 +17,9 @@ MAX_IMAGES = 48
 MAX_EXAMPLES = 24
 """Maximum number of documents that the page shows with their texts."""
 
+SPLIT_NAMES = {"train": "for training", "heldout": "held out"}
+"""What the page calls the splits."""
+
 
 def write_report(
     figures: Mapping[str, Any], source: Sequence[Document], folder: epath.Path
@@ -62,7 +65,9 @@ def render_page(
         "source": f"{figures['path']} (format {figures['kind']})",
         "documents found": f"{figures['seen']:,}",
         "documents kept": f"{num_kept:,} ("
-        + ", ".join(f"{n:,} {split}" for split, n in figures["documents"].items())
+        + ", ".join(
+            f"{figures['documents'].get(split, 0):,} {name}" for split, name in SPLIT_NAMES.items()
+        )
         + ")",
         "documents dropped": f"{sum(figures['dropped'].values()):,}",
         "words": f"{figures['words']:,}",
@@ -73,10 +78,9 @@ def render_page(
         f"{count:,} {kind}" for kind, count in figures["contents"].items()
     )
     canvas = figures["canvas"]
-    for split in figures["documents"]:
-        rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = _describe_rows(
-            canvas[split]
-        )
+    for split, name in SPLIT_NAMES.items():
+        label = f"documents {name}, in rows of {canvas['data.sequence_length']} slots"
+        rows[label] = _describe_rows(canvas[split])
     return templates.render(
         "data_report.html",
         summary=rows,
@@ -98,7 +102,7 @@ def _describe_rows(usage: Mapping[str, int]) -> str:
     """Return how many documents of a split fit a row, are split, or are dropped."""
     counts = [f"{usage['laid out whole']:,} of {usage['documents']:,} documents fit a row"]
     if usage["cut"]:
-        counts.append(f"{usage['cut']:,} are split into {usage['pieces of those']:,} parts")
+        counts.append(f"{usage['cut']:,} split into {usage['pieces of those']:,} parts")
     if usage["dropped"]:
-        counts.append(f"{usage['dropped']:,} are dropped")
+        counts.append(f"{usage['dropped']:,} dropped")
     return ", ".join(counts)

@@ -44,7 +44,7 @@ def write_document_image(
     top = MARGIN
     for (block, color), height in zip(blocks, heights, strict=True):
         if isinstance(block, Image.Image):
-            canvas.paste(block, (MARGIN, top))
+            drawing.paste_framed(canvas, block, (MARGIN, top))
         else:
             drawing.draw_lines(draw, (MARGIN, top), block, face, LINE_HEIGHT, color)
         top += height + SPACE

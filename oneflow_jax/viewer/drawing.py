@@ -18,6 +18,14 @@ def upscale(image: Image.Image, width: int) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST)
 
 
+def paste_framed(canvas: Image.Image, image: Image.Image, corner: tuple[int, int]) -> None:
+    """Paste an image with a thin frame around it, so that a white image can be seen on paper."""
+    left, top = corner
+    box = (left - 1, top - 1, left + image.width, top + image.height)
+    ImageDraw.Draw(canvas).rectangle(box, outline=fonts.LINE_COLOR)
+    canvas.paste(image, corner)
+
+
 def draw_lines(
     draw: ImageDraw.ImageDraw,
     corner: tuple[int, int],

@@ -111,7 +111,7 @@ def _draw_frame(
             + columns[part.key] * (IMAGE_WIDTH + 2 * GAP)
         )
         image = drawing.upscale(Image.fromarray(part.x_t), IMAGE_WIDTH)
-        canvas.paste(image, (left, top))
+        drawing.paste_framed(canvas, image, (left, top))
         line = top + image.height + 14
         _draw_progress(draw, (left, line), (left + image.width, line), part)
 

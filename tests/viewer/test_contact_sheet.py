@@ -32,6 +32,16 @@ def test_caption_color_shows_right_or_wrong(tmp_path, mark, color):
     ] == [color]
 
 
+def test_a_white_image_has_a_visible_edge(tmp_path):
+    path = tmp_path / "sheet.png"
+    white = np.full((8, 8, 3), 255, np.uint8)
+    contact_sheet.write_contact_sheet(path, [(white, "", "")], 1, "")
+    sheet = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    rows, columns = np.where((sheet == 255).all(-1))
+    frame = [*sheet[rows.min() - 1, columns], *sheet[rows, columns.max() + 1]]
+    assert {tuple(pixel) for pixel in frame} == {fonts.rgb(fonts.LINE_COLOR)}
+
+
 def test_long_captions_and_many_rows_fit(tmp_path):
     cells = [(examples.make_square("red"), "a caption of several lines " * i, "") for i in range(5)]
     path = tmp_path / "sheet.png"

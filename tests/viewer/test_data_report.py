@@ -78,7 +78,8 @@ def test_page_shows_each_text_beside_its_image(tmp_path):
     data_report.write_report(figures, source, epath.Path(tmp_path))
     page = (tmp_path / "data_report.html").read_text()
     assert "batch_size</th><td>1,024</td><td>so that a &lt; b</td>" in page
-    assert "1 of 2 documents fit a row, 1 are split into 3 parts" in page
+    assert "1 of 2 documents fit a row, 1 split into 3 parts" in page
+    assert "documents kept</th><td>2 (2 for training, 0 held out)</td>" in page
     pairs = re.findall(r'src="data:image/png;base64,([^"]*)"><p>(.*)</p>', page)
     assert [text for _, text in pairs] == ["a red square", "a &lt;green&gt; square"]
     shown = [PIL.Image.open(io.BytesIO(base64.b64decode(image))) for image, _ in pairs]
