@@ -16,7 +16,7 @@ from oneflow_jax.runtime import distributed, metric_writer, sharding, workdir
 from oneflow_jax.samplers import guidance, time_grids
 from oneflow_jax.samplers.base import SamplingPlan
 from oneflow_jax.shapes import PyTree
-from oneflow_jax.training import conditioning, diagnosis, export, overfitting
+from oneflow_jax.training import diagnosis, export, overfitting
 from oneflow_jax.viewer import contact_sheet, plots
 
 GRID_COLUMNS = 8
@@ -233,7 +233,7 @@ def describe(
     metrics: Mapping[str, float], overfitted: Sequence[overfitting.Overfitting] = ()
 ) -> list[str]:
     """Return sentences about gains, overfitting and baselines; the last one is the diagnosis."""
-    sentences = conditioning.describe(metrics) + overfitting.describe(overfitted)
+    sentences = diagnosis.describe_evidence(metrics, overfitted)
     loss, baseline = (
         metrics.get(name)
         for name in ("eval/conditional_loss_text_heldout", "reference_text_loss_unigram_heldout")

@@ -10,7 +10,7 @@ training documents and generated images show, and otherwise says that these docu
 
 from collections.abc import Mapping, Sequence
 
-from oneflow_jax.training import document_losses
+from oneflow_jax.training import conditioning, document_losses, overfitting
 from oneflow_jax.training.conditioning import SPLITS, Gain
 from oneflow_jax.training.overfitting import Overfitting
 
@@ -19,7 +19,7 @@ MIN_DOCUMENTS = 10
 
 A 95 % bootstrap interval over few documents is too narrow. For normal gains, it contains the true
 gain in only 84 % of simulated cases with 5 documents, in 90 % with 10, and in 92 % with 20
-(`benchmarks.coverage`). A folder of 200 documents holds out 10 by default.
+(`benchmarks.coverage`). A folder of 100 documents holds out 10 (`build.heldout_fraction`).
 """
 
 MIN_DIVERSITY = 0.1
@@ -66,6 +66,22 @@ def diagnose(metrics: Mapping[str, float], overfitted: Sequence[Overfitting] = (
     pairs = [_NOUNS[term] for term in gains]
     depend = " and ".join(f"{made.lower()} depend on {condition}" for made, condition in pairs)
     return f"Diagnosis: good. Generated {depend}, also in held-out documents."
+
+
+def describe_evidence(
+    metrics: Mapping[str, float], overfitted: Sequence[Overfitting] = ()
+) -> list[str]:
+    """Return sentences about conditioning gains and overfitting, which need held-out documents.
+
+    With too few held-out documents the result is empty, because none of it would be certain.
+
+    Args:
+        metrics: as in `diagnose`.
+        overfitted: what `overfitting.find` returns.
+    """
+    if _describe_few_documents(metrics):
+        return []
+    return conditioning.describe(metrics) + overfitting.describe(overfitted)
 
 
 def _read_gains(metrics: Mapping[str, float]) -> dict[str, dict[str, Gain]]:

@@ -32,7 +32,7 @@ from jax.experimental import multihost_utils
 from oneflow_jax.costs import chips
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer, trackers, workdir
-from oneflow_jax.training import conditioning, diagnosis, eval_loss, optimizer, overfitting
+from oneflow_jax.training import diagnosis, eval_loss, optimizer, overfitting
 from oneflow_jax.training.loop_config import LoopConfig
 from oneflow_jax.training.update import Metrics
 
@@ -148,7 +148,7 @@ class Reporter:
         if losses := _describe_losses(scalars):
             logging.info("Step %d: %s", step, losses)
         overfitted = overfitting.find(self._history)
-        for sentence in (*conditioning.describe(scalars), *overfitting.describe(overfitted)):
+        for sentence in diagnosis.describe_evidence(scalars, overfitted):
             logging.info("Step %d: %s", step, sentence)
         if verdict := diagnosis.diagnose(scalars, overfitted):
             logging.info("Step %d: %s", step, verdict)

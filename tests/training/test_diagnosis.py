@@ -2,7 +2,7 @@
 
 import pytest
 
-from oneflow_jax.training import diagnosis, document_losses
+from oneflow_jax.training import conditioning, diagnosis, document_losses
 from oneflow_jax.training.overfitting import Overfitting
 
 
@@ -131,3 +131,18 @@ def test_there_is_no_sentence_without_gains_of_both_splits():
     assert diagnosis.diagnose(images).startswith(
         "Diagnosis: good. Generated images depend on texts, also"
     )
+
+
+@pytest.mark.parametrize(("documents", "sentences"), [(5, 0), (10, 3), (None, 3)])
+def test_few_held_out_documents_are_no_evidence(documents, sentences):
+    """Check sentences about both gains and about overfitting; earlier logs have no number."""
+    metrics = {
+        name: 0.3 for name in conditioning.all_metric_names() if not name.endswith(("low", "high"))
+    }
+    metrics |= {name: 0.2 for name in conditioning.all_metric_names() if name.endswith("low")}
+    metrics |= {name: 0.4 for name in conditioning.all_metric_names() if name.endswith("high")}
+    if documents is not None:
+        metrics[document_losses.count_name("heldout")] = documents
+    evidence = diagnosis.describe_evidence(metrics, TEXT_IS_OVERFITTED)
+    assert len(evidence) == sentences
+    assert not evidence or evidence[0].startswith("Images depend on texts, also in held-out")
