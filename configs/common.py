@@ -95,6 +95,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     """Return the default configuration of document models; `name` is the run's name."""
     config = base_config(name)
     config.init_from = ""  # folder of a run whose EMA parameters initialize this run
+    # Keys whose values the program chooses before training (build/choices.py). A value that you
+    # give on the command line is not chosen.
+    config.choose = ("optimizer.warmup_steps",)
     config.data.sequence_length = 64  # slots of a row
     # Text spans are padded to multiples of this number of slots; 0: no padding.
     config.data.text_slot_multiple = 8
@@ -269,8 +272,7 @@ def shrink_for_debugging(config: ml_collections.ConfigDict) -> ml_collections.Co
     config.data.sequence_length = min(config.data.sequence_length, 256)
     config.data.num_workers = 0
     config.data.num_prepare_workers = 1
-    if "choose" in config:
-        config.choose = ()
+    config.choose = ()
     config.optimizer.warmup_steps = 1
     config.logging.every = 1
     config.evaluation.update(

@@ -39,7 +39,7 @@ def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
     config.init_from = str(folder)
     config.minutes = 10.0  # time to train, if `steps` is chosen
     config.choose = (
-        *("data.sequence_length", "steps"),
+        *("source.heldout_fraction", "data.sequence_length", "steps", "optimizer.warmup_steps"),
         *("evaluation.every", "checkpoint.every", "evaluation.num_samples"),
     )
 

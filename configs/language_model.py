@@ -44,7 +44,10 @@ def get_config(start: str = "") -> ml_collections.ConfigDict:
         config.source.pixels = config.codec.get_ref("pixels")
         config.data.sequence_length = saved.data.sequence_length
         config.data.vocab_size = saved.data.vocab_size
-    config.choose = ("batch_size", "steps", "evaluation.every", "checkpoint.every")
+    config.choose = (
+        *("source.heldout_fraction", "batch_size", "steps", "optimizer.warmup_steps"),
+        *("evaluation.every", "checkpoint.every"),
+    )
     config.optimizer.learning_rate = 3e-4 if paradigm == "lmfusion" else 5e-5
     if paradigm != "lmfusion":
         config.evaluation.suite = ""

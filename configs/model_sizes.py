@@ -131,7 +131,7 @@ def _set_own(config: ml_collections.ConfigDict) -> None:
     """
     config.codec = common.latent_codec(path_keys.SHIPPED_CODEC, pixels=64, patch=2)
     own.set_source(config)
-    config.choose = ("data.text_slot_multiple",)
+    config.choose = ("source.heldout_fraction", "data.text_slot_multiple", *config.choose)
     config.data.num_prepare_workers = 16
     config.evaluation.num_samples = 128
 

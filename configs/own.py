@@ -40,10 +40,9 @@ def get_config(kind: str = "oneflow") -> ml_collections.ConfigDict:
     config.model = common.transformer_config(layers=4, width=128, heads=2, hidden=384)
     config.model.embed_width = 256
 
-    # Keys whose values the program chooses before training, from the data and the speed of this
-    # machine (build/choices.py). A value that you give on the command line is not chosen.
     config.choose = (
-        *("data.sequence_length", "batch_size", "steps"),
+        *("source.heldout_fraction", "data.sequence_length", "batch_size", "steps"),
+        *config.choose,  # of all runs
         *("evaluation.every", "checkpoint.every", "evaluation.num_samples"),
     )
 

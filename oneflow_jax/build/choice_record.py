@@ -19,7 +19,7 @@ from oneflow_jax.runtime import workdir
 class Choice(NamedTuple):
     """A value of a key of the configuration, and the reason for it: a clause without a period."""
 
-    value: int
+    value: float
     reason: str
 
 
@@ -54,7 +54,7 @@ def format_table(choices: dict[str, Choice]) -> str:
     return "\n".join(["Chosen by the program:", *lines]) if lines else ""
 
 
-def _read(folder: epath.Path) -> dict[str, dict[str, int | str]]:
+def _read(folder: epath.Path) -> dict[str, dict[str, float | str]]:
     path = folder / workdir.CHOICES
     try:
         return json.loads(path.read_text()) if path.exists() else {}

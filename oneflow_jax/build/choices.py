@@ -2,10 +2,12 @@
 
 `config.choose` lists the keys whose values are chosen before the first training step:
 
+    source.heldout_fraction   a small folder holds out enough documents for a diagnosis
     data.text_slot_multiple   95 % of the texts fit the gap `<text>`
     data.sequence_length      95 % of the documents fit a row, and three usual ones together
     batch_size                a batch has about 2,048 slots
     steps                     training takes about `config.minutes`
+    optimizer.warmup_steps    the configured value, or a quarter of the steps if that is less
     evaluation.every          the run has 20 evaluations, or fewer if they would take longer than an
                               eighth of the time of the training steps
     checkpoint.every          each evaluated checkpoint can become the best one
@@ -25,12 +27,12 @@ import jax
 import ml_collections
 from etils import epath
 
-from oneflow_jax.build import choice_record, data, finetune, row_lengths, speed
+from oneflow_jax.build import choice_record, data, finetune, heldout_fraction, row_lengths, speed
 from oneflow_jax.build.choice_record import Choice
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import own_data
-from oneflow_jax.runtime import workdir
+from oneflow_jax.runtime import plurals, workdir
 from oneflow_jax.samplers import guidance
 
 BATCH_SLOTS = 2_048
@@ -42,6 +44,9 @@ MAX_LOSS_TIME, MAX_GENERATION_TIME = 1 / 8, 1 / 8
 """Maximum time of all evaluations of losses during training, and of generating documents after it,
 as fractions of the time of the training steps."""
 
+MAX_WARMUP = 1 / 4
+"""Maximum length of the warm-up of the learning rate, as a fraction of the run."""
+
 MIN_SAMPLES = 8
 """Minimum number of documents for each task of an evaluation, also in the shortest run."""
 
@@ -50,6 +55,12 @@ FORWARD_PASSES_PER_STEP = 3
 
 SAMPLES_FACTOR, MORE_SAMPLES = 4, own_data.NUM_CAPTIONS * own_data.NUM_SEEDS
 """The suite "own" generates this multiple of `evaluation.num_samples` documents, and more."""
+
+HELDOUT = "source.heldout_fraction"
+"""The key that decides the split of a user's own documents."""
+
+WARMUP = "optimizer.warmup_steps"
+"""The key that is chosen last, and for any data; its configured value is kept in longer runs."""
 
 MeasureSpeed = Callable[[], speed.Speed]
 
@@ -67,11 +78,14 @@ def choose(
         UserError: `config.choose` has a key that cannot be chosen.
     """
     names = config.get("choose", ())
-    if unknown := [name for name in names if name not in DATA_CHOICES | TRAINING_CHOICES]:
+    known = (HELDOUT, *DATA_CHOICES, *TRAINING_CHOICES, WARMUP)
+    if unknown := [name for name in names if name not in known]:
         raise UserError(
-            f"choose={names!r}: cannot choose {', '.join(unknown)}. Use any of "
-            f"{', '.join(DATA_CHOICES | TRAINING_CHOICES)}."
+            f"choose={names!r}: cannot choose {', '.join(unknown)}. Use any of {', '.join(known)}."
         )
+    # The split is chosen first, because the tokenizer is trained on training documents.
+    if mode in ("train", "prepare") and HELDOUT in names:
+        config = _apply(config, folder, HELDOUT, heldout_fraction.choose_fraction(config))
     if mode in ("train", "prepare") and set(names) & set(DATA_CHOICES):
         if finetune.is_finetuning(config):  # A tokenizer of another start model is deleted.
             finetune.check_start(config, folder)
@@ -84,13 +98,15 @@ def choose(
         for name, choose_number in TRAINING_CHOICES.items():
             if name in names:
                 config = _apply(config, folder, name, choose_number(config, measure))
+        if WARMUP in names and (choice := choose_warmup(config)):
+            config = _apply(config, folder, WARMUP, choice)
     return config
 
 
 def _apply(
     config: ml_collections.ConfigDict, folder: epath.Path, name: str, choice: Choice
 ) -> ml_collections.ConfigDict:
-    logging.info("Chosen: %s=%d, %s.", name, choice.value, choice.reason)
+    logging.info("Chosen: %s=%s, %s.", name, choice.value, choice.reason)
     choice_record.write(folder, name, choice)
     left = tuple(other for other in config.choose if other != name)
     return workdir.replace_values(config, {name: choice.value, "choose": left})
@@ -107,10 +123,23 @@ def choose_batch_size(config: ml_collections.ConfigDict, layout: layouts.Layout)
 def choose_steps(config: ml_collections.ConfigDict, measure: MeasureSpeed) -> Choice:
     """Choose the number of steps for `config.minutes`, from the measured time of a step."""
     seconds = measure().step_seconds
-    steps = max(round(60 * config.minutes / seconds), config.optimizer.warmup_steps + 1)
+    least = 1 if WARMUP in config.choose else config.optimizer.warmup_steps + 1
+    steps = max(round(60 * config.minutes / seconds), least)
     return Choice(
         steps,
         f"so that training takes about {config.minutes:g} minutes ({seconds:.2f} s per step)",
+    )
+
+
+def choose_warmup(config: ml_collections.ConfigDict) -> Choice | None:
+    """Choose a shorter warm-up of the learning rate for a short run; None if it needs none."""
+    most = max(1, int(MAX_WARMUP * config.steps))
+    if config.optimizer.warmup_steps <= most:
+        return None
+    return Choice(
+        most,
+        f"because a warm-up of {config.optimizer.warmup_steps} steps would be longer than "
+        f"{MAX_WARMUP:.0%} of the run",
     )
 
 
@@ -122,7 +151,7 @@ def choose_evaluation_interval(config: ml_collections.ConfigDict, measure: Measu
     count = max(1, config.steps // wanted)
     return Choice(
         config.steps // count,
-        f"so that the run has {count} evaluation{'s' if count > 1 else ''} of "
+        f"so that the run has {plurals.format_count(count, 'evaluation')} of "
         f"{measured.evaluation_seconds:.1f} s, beside "
         f"{config.steps * measured.step_seconds / 60:.1f} minutes of training steps",
     )

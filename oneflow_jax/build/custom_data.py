@@ -37,8 +37,14 @@ def is_custom(config: ml_collections.ConfigDict) -> bool:
     return config.source.name == manifest.DATASET_NAME
 
 
-def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
+def open_prepared(
+    config: ml_collections.ConfigDict, *, allow_empty_split: bool = False
+) -> PreparedData:
     """Return the prepared data of this process; the first call brings the data up to date.
+
+    Args:
+        config: the run's configuration.
+        allow_empty_split: as in `prepare.prepare`.
 
     Raises:
         UserError: the data does not exist or cannot be used.
@@ -46,9 +52,16 @@ def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
     settings = prepare.parse_config(config.source)
     key = settings, config.data.dir
     if key not in _OPENED:
-        folder = prepare.prepare(settings, config.data.dir, config.data.num_prepare_workers)
+        folder = prepare.prepare(
+            settings,
+            config.data.dir,
+            config.data.num_prepare_workers,
+            allow_empty_split=True,
+        )
         _OPENED[key] = store.open_prepared(folder)
         _LOCKS.append(store.lock_in_use(folder))
+    if not allow_empty_split:
+        prepare.check_splits(_OPENED[key].plan)
     return _OPENED[key]
 
 
@@ -82,7 +95,11 @@ def prepare_on_runner(
         )
         settings = prepare.parse_config(config.source)
         prepare.prepare(
-            settings, config.data.dir, config.data.num_prepare_workers, engine=beam_engine
+            settings,
+            config.data.dir,
+            config.data.num_prepare_workers,
+            engine=beam_engine,
+            allow_empty_split=True,  # What opens the data checks it, after the choice of the split.
         )
     return beam_engine
 

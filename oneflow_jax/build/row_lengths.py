@@ -65,7 +65,8 @@ def choose_sequence_length(config: ml_collections.ConfigDict, layout: layouts.La
         needs.append((_quantile(kept), f"{most} the start model's documents need at most"))
     needed, documents = max(needs)
     slots = int(np.clip(_round_up(needed, ROW_UNIT), MIN_ROW, MAX_ROW))
-    limits = "" if MIN_ROW < needed <= MAX_ROW else f" ({MIN_ROW} to {MAX_ROW} are chosen)"
+    below = f" (at least {MIN_ROW} are chosen)" if needed <= MIN_ROW else ""
+    limits = f" (at most {MAX_ROW} are chosen)" if needed > MAX_ROW else below
     return Choice(
         max(slots, _start_value(config, "sequence_length")),
         f"because {documents} {needed} slots{limits}{_describe_start(config, 'sequence_length')}",

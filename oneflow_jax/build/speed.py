@@ -34,6 +34,8 @@ def measure(config: ml_collections.ConfigDict, folder: epath.Path) -> Speed:
     system = system_lib.system(config, folder, "train")
     with sharding.mesh_context(system.mesh):
         state, step_seconds = _time_steps(system)
+        # Each part may take a minute without a message.
+        logging.info("A training step takes %.2f s. Next is an evaluation.", step_seconds)
         evaluation_seconds = _time_evaluation(system, system.merge_params(state.ema))
     own = {str(jax.process_index()): [step_seconds, evaluation_seconds]}
     of_all = distributed.all_gather_json(own).values()

@@ -319,7 +319,7 @@ def validate_training(config: ml_collections.ConfigDict) -> None:
     """
     trackers.check_installed(config.logging.wandb_project, config.logging.mlflow_uri)
     steps, warmup = config.steps, config.optimizer.warmup_steps
-    if warmup > steps:
+    if warmup > steps and "optimizer.warmup_steps" not in config.get("choose", ()):
         raise UserError(
             f"optimizer.warmup_steps={warmup}: longer than the run of steps={steps}, so the "
             f"learning rate never reaches its peak. Set optimizer.warmup_steps to {steps} or less."

@@ -50,7 +50,7 @@ def write(
     findings: Sequence[str] = (),
     sheet: bytes | None = None,
     baselines: Mapping[str, float] = types.MappingProxyType({}),
-    choices: Mapping[str, tuple[int, str]] = types.MappingProxyType({}),
+    choices: Mapping[str, tuple[float, str]] = types.MappingProxyType({}),
 ) -> None:
     """Write the page to `path`, and create its folder if necessary.
 

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from configs import codec, own
-from oneflow_jax.build import choice_record, choices, row_lengths, speed
+from oneflow_jax.build import choice_record, choices, row_lengths, speed, values
 from oneflow_jax.data import overflow
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, workdir
@@ -140,6 +140,33 @@ def test_short_runs_generate_fewer_documents(minutes, least, most):
     if samples > choices.MIN_SAMPLES:
         allowed = choices.MAX_GENERATION_TIME * choices.FORWARD_PASSES_PER_STEP
         assert passes <= allowed * config.steps
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(40, 10), (2, 1), (1_000, 100)])
+def test_short_runs_warm_up_in_fewer_steps(tmp_path, steps, warmup):
+    config = runs.make_config(steps=steps, optimizer__warmup_steps=100).unlock()
+    config.choose = (choices.WARMUP,)
+    values.validate_training(config)
+    chosen = choices.choose(config.lock(), epath.Path(tmp_path), "train")
+    assert chosen.optimizer.warmup_steps == warmup
+    values.validate_training(workdir.replace_values(chosen, {"choose": ()}))
+    recorded = choice_record.read(epath.Path(tmp_path), chosen)
+    assert set(recorded) == ({choices.WARMUP} if warmup < 100 else set())
+
+
+def test_a_chosen_number_of_steps_may_be_smaller_than_the_default_warm_up(tmp_path, monkeypatch):
+    slow = speed.Speed(step_seconds=10.0, evaluation_seconds=0.0)
+    monkeypatch.setattr(speed, "measure", lambda config, folder: slow)
+    config = runs.make_config(optimizer__warmup_steps=100).unlock()
+    config.choose, config.minutes = ("steps", choices.WARMUP), 2.0
+    chosen = choices.choose(config.lock(), epath.Path(tmp_path), "train")
+    assert (chosen.steps, chosen.optimizer.warmup_steps) == (12, 3)
+
+
+def test_a_warm_up_of_the_command_line_is_not_chosen(parse):
+    common = ("--config=configs/quickstart.py", "--config.steps=40")
+    assert choices.WARMUP in parse(*common).choose
+    assert choices.WARMUP not in parse(*common, "--config.optimizer.warmup_steps=50").choose
 
 
 def test_checkpoints_follow_the_interval_of_evaluations_that_was_given():

@@ -30,7 +30,7 @@ from oneflow_jax.data.custom.reader import Settings, WorkUnit
 from oneflow_jax.data.custom.sandbox import FileStat
 from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.errors import UserError, check_at_least, check_one_of
-from oneflow_jax.runtime import metric_writer, storage
+from oneflow_jax.runtime import metric_writer, plurals, storage
 
 MAX_ATTEMPTS = 3
 """Maximum number of attempts to prepare data if files change during the preparation."""
@@ -97,6 +97,8 @@ def prepare(
     num_workers: int,
     command: Sequence[str] = worker_pool.COMMAND,
     engine: Engine | None = None,
+    *,
+    allow_empty_split: bool = False,
 ) -> pathlib.Path:
     """Bring prepared data up to date with its source, and return its folder.
 
@@ -109,6 +111,8 @@ def prepare(
         num_workers: number of worker processes; the output does not depend on it.
         command: command that starts a worker process.
         engine: what writes the shards, in place of the worker processes of this machine.
+        allow_empty_split: whether a split may be empty. It is True where the caller has yet to
+            choose the fraction of documents to hold out.
 
     Raises:
         UserError: the data do not exist, a split has no documents, or files keep changing.
@@ -118,13 +122,17 @@ def prepare(
     _mark(entry)
     for _ in range(MAX_ATTEMPTS):
         try:
-            return _update(entry, num_workers, command, engine)
+            folder = _update(entry, num_workers, command, engine)
         except SourceChanged as error:
             logging.warning(
                 "source.path=%s: the file %s changed while it was read. Reading the source again.",
                 settings.path,
                 error,
             )
+        else:
+            if not allow_empty_split:
+                check_splits(manifest_lib.load(folder))
+            return folder
     raise UserError(
         f"source.path={settings.path}: files change while they are read. Run the same command "
         "again when no program writes to the files any more."
@@ -301,34 +309,19 @@ def _run_workers(
             progress.advance(done)
             if time.monotonic() - last_report_time > _LOG_INTERVAL_S or done == count:
                 last_report_time = time.monotonic()
-                progress.report(done, f"{num_kept:,} documents, {num_dropped:,} dropped")
+                progress.report(
+                    done, f"{plurals.format_count(num_kept, 'document')}, {num_dropped:,} dropped"
+                )
     progress.close()
 
 
 def _write_tfds_metadata(manifest: Manifest) -> None:
-    """Write the TFDS metadata and the file that marks the data as complete.
-
-    Raises:
-        UserError: a split has no documents.
-    """
+    """Write the TFDS metadata and the file that marks the data as complete."""
     markers = [manifest.load_marker(number) for number in range(manifest.num_shards)]
     total = DatasetStats()
     for each in markers:
         total.merge(DatasetStats.from_dict(each["tally"]))
     unused_files.count_unused(manifest, total)
-    empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
-    if empty:
-        counts = total.dropped + total.lost
-        reasons = ", ".join(
-            f"{count} {format_reason(reason)}" for reason, count in counts.most_common()
-        )
-        raise UserError(
-            f"source.path={manifest.settings.path}: {total.documents.total()} documents, none of "
-            f"which is in {' and '.join(map(repr, empty))} with source.heldout_fraction="
-            f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}"
-            f"{_describe_left_out(manifest.settings, total)}). "
-            f"{notices.describe_unread(total) or _NO_SPLIT_ADVICE}"
-        )
     infos = [
         tfds.core.SplitInfo(
             name=split,
@@ -352,6 +345,29 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
         check_data=False,
     )
     manifest_lib.write_json(manifest.folder / manifest_lib.COMPLETE_FILE, total.to_dict())
+
+
+def check_splits(manifest: Manifest) -> None:
+    """Check that both splits of prepared data have documents.
+
+    Raises:
+        UserError: a split has none.
+    """
+    total = load_stats(manifest.folder)
+    empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
+    if empty:
+        counts = total.dropped + total.lost
+        reasons = ", ".join(
+            f"{count} {format_reason(reason)}" for reason, count in counts.most_common()
+        )
+        stored = plurals.format_count(total.documents.total(), "document")
+        raise UserError(
+            f"source.path={manifest.settings.path}: {stored}, none of which is in "
+            f"{' and '.join(map(repr, empty))} with source.heldout_fraction="
+            f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}"
+            f"{_describe_left_out(manifest.settings, total)}). "
+            f"{notices.describe_unread(total) or _NO_SPLIT_ADVICE}"
+        )
 
 
 def _describe_left_out(settings: Settings, stats: DatasetStats) -> str:

@@ -129,11 +129,17 @@ def _clean_part(
 
 
 def assign_split(document: Document, heldout_fraction: float) -> str:
-    """Return the split of a document, which depends only on its content.
+    """Return the split of a document, which depends only on its content."""
+    return "heldout" if hash_position(document) < heldout_fraction else "train"
 
-    Documents with the same images share a split, even if their texts differ: an image with several
-    captions in the data would otherwise be in both splits. Images of one color are ignored, since
-    unrelated documents may have them. A document without other images is assigned by all its parts.
+
+def hash_position(document: Document) -> float:
+    """Return the hash of a document as a number from 0 to 1; smaller numbers are held out first.
+
+    Documents with the same images have the same hash, even if their texts differ: an image with
+    several captions in the data would otherwise be in both splits. Images of one color are ignored,
+    since unrelated documents may have them. The hash of a document without other images is that of
+    all its parts.
     """
     images = [
         part
@@ -144,8 +150,7 @@ def assign_split(document: Document, heldout_fraction: float) -> str:
     for part in images or document.parts:
         content = part.text.encode() if isinstance(part, Text) else _content_bytes(part.pixels)
         digest.update(f"{type(part).__name__} {len(content)} ".encode() + content)
-    share = splits.hash_bucket(digest.hexdigest(), _NUM_BUCKETS) / _NUM_BUCKETS
-    return "heldout" if share < heldout_fraction else "train"
+    return splits.hash_bucket(digest.hexdigest(), _NUM_BUCKETS) / _NUM_BUCKETS
 
 
 def _content_bytes(pixels: np.ndarray) -> bytes:

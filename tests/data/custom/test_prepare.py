@@ -87,7 +87,7 @@ def test_killed_preparation_resumes(tmp_path, caplog):
 
 def test_empty_result_is_reported_with_reasons(tmp_path):
     (tmp_path / "a.jsonl").write_text("{\n" * 3 + '{"text": "a"}\n')
-    with pytest.raises(UserError, match=r"1 documents, none of which is in .*3 malformed line"):
+    with pytest.raises(UserError, match=r"1 document, none of which is in .*3 malformed line"):
         prepare.prepare(examples.settings(tmp_path), str(tmp_path / "data"), 1)
 
 
