@@ -1,7 +1,7 @@
 """Choice of the fraction of a user's documents that are held out from training.
 
 Hashes of documents decide which of them are held out (`shard.hash_position`), so the number of
-held-out documents is random: 5 % of 100 documents are 2 to 9 in 95 % of cases. A diagnosis needs
+held-out documents is random: 5 % of 100 documents are 1 to 9 in 97 % of cases. A diagnosis needs
 `diagnosis.MIN_DOCUMENTS` of them. The hashes of a small folder are known once it is prepared. So
 this module does not choose a fraction at which enough documents are likely, but the smallest one at
 which there are enough; it holds out no more documents than needed.
@@ -57,7 +57,7 @@ def choose_fraction(config: ml_collections.ConfigDict) -> Choice:
         if needed > default and needed < 1:
             logging.info(
                 "source.heldout_fraction=%g would hold out %d of %d documents, and %d are wanted. "
-                "The documents are prepared again with source.heldout_fraction=%g.",
+                "The documents are prepared with source.heldout_fraction=%g, too.",
                 default, sum(position < default for position in positions), len(positions), wanted,
                 needed,
             )  # fmt: skip
