@@ -73,7 +73,9 @@ def describe_evidence(
 ) -> list[str]:
     """Return sentences about conditioning gains and overfitting, which need held-out documents.
 
-    With too few held-out documents the result is empty, because none of it would be certain.
+    With too few held-out documents the result is empty, because none of it would be certain. With
+    a diagnosis, it has no conditioning gains: the diagnosis answers the same question by shuffled
+    gains, and two answers could contradict each other.
 
     Args:
         metrics: as in `diagnose`.
@@ -81,7 +83,8 @@ def describe_evidence(
     """
     if _describe_few_documents(metrics):
         return []
-    return conditioning.describe(metrics) + overfitting.describe(overfitted)
+    gains = [] if _read_gains(metrics) else conditioning.describe(metrics)
+    return gains + overfitting.describe(overfitted)
 
 
 def _read_gains(metrics: Mapping[str, float]) -> dict[str, dict[str, Gain]]:

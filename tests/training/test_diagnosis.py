@@ -146,3 +146,13 @@ def test_few_held_out_documents_are_no_evidence(documents, sentences):
     evidence = diagnosis.describe_evidence(metrics, TEXT_IS_OVERFITTED)
     assert len(evidence) == sentences
     assert not evidence or evidence[0].startswith("Images depend on texts, also in held-out")
+
+
+def test_a_diagnosis_is_the_only_verdict_on_what_depends_on_what():
+    """Check gains by which images do not depend on texts, beside a diagnosis by which they do."""
+    metrics = dict.fromkeys(conditioning.all_metric_names(), 0.0)
+    assert "Images hardly depend on texts yet" in diagnosis.describe_evidence(metrics)[0]
+    metrics |= make_gains()
+    assert diagnosis.diagnose(metrics).startswith("Diagnosis: good.")
+    (sentence,) = diagnosis.describe_evidence(metrics, TEXT_IS_OVERFITTED)
+    assert sentence.startswith("Text is overfitted since step 500")
