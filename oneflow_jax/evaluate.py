@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from etils import epath
@@ -42,6 +43,10 @@ def run(
     Raises:
         UserError: the folder has no checkpoint.
     """
+    logging.info(
+        "Evaluating the model: losses first, then the documents that it generates. The programs "
+        "are compiled first, which can take a minute."
+    )
     params = load_ema_params(system, folder)
     folder = output or folder
     metrics = measure_losses(system, params)
