@@ -69,8 +69,11 @@ def run(config: ml_collections.ConfigDict) -> None:
     """Run the mode that the flags select."""
     folder = storage.resolve_path(WORKDIR.value or f"runs/{config.name}", "--workdir")
     check_mode()
+    # The next message takes seconds.
     if MODE.value in ("train", "prepare"):
-        logging.info("The folder of the run is %s.", folder)  # The next message takes seconds.
+        logging.info("The folder of the run is %s.", folder)
+    elif MODE.value in READING_MODES:
+        logging.info("Reading the run in %s.", folder)
     storage.check_folder(storage.resolve_path(OUTPUT.value or ".", "--output"), "--output")
     if MODE.value == "clean":
         _clean(config)

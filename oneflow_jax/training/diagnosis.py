@@ -205,12 +205,19 @@ def _describe_copies(metrics: Mapping[str, float]) -> str:
 def _describe_training_only(gains: Mapping[str, Mapping[str, Gain]]) -> str:
     for term, by_split in gains.items():
         generated, condition = _NOUNS[term]
-        if not by_split["heldout"].is_relevant:
-            gain = by_split["heldout"]
+        gain = by_split["heldout"]
+        if gain.is_relevant:
+            continue
+        figures = f"held-out gain {gain.value:.1%}, 95 % interval {gain.low:.1%} to {gain.high:.1%}"
+        if gain.value >= conditioning.MIN_GAIN:
             return (
-                f"{generated.lower()} depend on {condition} in training documents only (held-out "
-                f"gain {gain.value:.1%}, 95 % interval {gain.low:.1%} to {gain.high:.1%}). They "
-                "are learned by heart, or the held-out documents show other things. Give more "
-                "documents, or fewer steps."
+                f"{generated.lower()} depend on {condition} in training documents. It is not "
+                f"certain that they also do in held-out documents ({figures}). Train longer, or "
+                "give more documents."
             )
+        return (
+            f"{generated.lower()} depend on {condition} in training documents only ({figures}). "
+            "They are learned by heart, or the held-out documents show other things. Give more "
+            "documents, or fewer steps."
+        )
     return ""

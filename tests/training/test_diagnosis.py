@@ -148,6 +148,14 @@ def test_few_held_out_documents_are_no_evidence(documents, sentences):
     assert not evidence or evidence[0].startswith("Images depend on texts, also in held-out")
 
 
+def test_a_wide_interval_of_held_out_documents_is_not_called_learned_by_heart():
+    names = document_losses.shuffled_gain_names("image", "heldout")
+    wide = dict(zip(names, (0.17, -0.18, 0.45), strict=True))
+    sentence = diagnosis.diagnose(make_gains() | wide)
+    assert "images depend on texts in training documents. It is not certain that" in sentence
+    assert "by heart" not in sentence
+
+
 def test_a_diagnosis_is_the_only_verdict_on_what_depends_on_what():
     """Check gains by which images do not depend on texts, beside a diagnosis by which they do."""
     metrics = dict.fromkeys(conditioning.all_metric_names(), 0.0)
