@@ -26,6 +26,11 @@ GRID_COLUMNS = 8
 NAME_WIDTH = 31
 """Width of the column of metric names in the table; the longest name has 29 characters."""
 
+_BEGINNING = (
+    "Evaluating the model: losses first, then the documents that it generates. The programs are "
+    "compiled first, which can take a minute."
+)
+
 TIME_BINS = 16
 """Number of equal time intervals; a learned time grid uses the loss at the start of each."""
 
@@ -43,10 +48,7 @@ def run(
     Raises:
         UserError: the folder has no checkpoint.
     """
-    logging.info(
-        "Evaluating the model: losses first, then the documents that it generates. The programs "
-        "are compiled first, which can take a minute."
-    )
+    logging.info(_BEGINNING)
     params = load_ema_params(system, folder)
     folder = output or folder
     metrics = measure_losses(system, params)
