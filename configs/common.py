@@ -189,7 +189,7 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.sampling.time_grid = "cosine"  # or "uniform", "sine", "quadratic", "cubic", "learned"
     config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 disables it
     config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 disables it
-    # oneflow with "renoise" or "consistency": a token with a higher probability is final. 1: none is.
+    # oneflow with "renoise" or "consistency": probability above which a token is final; 1: none is.
     config.sampling.confidence_threshold = 1.0
     config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow
     config.sampling.top_p = 1.0  # sample from the most likely tokens with this total probability

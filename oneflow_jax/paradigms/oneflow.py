@@ -205,8 +205,9 @@ class OneFlow:
         """Move all slots that are not given from noise to data; text is ahead by `text_lead`.
 
         Given slots stay at t=1. With a confidence threshold, each token whose probability exceeds
-        it is final: from then on its slot is clean, at t=1, like a given slot. Editing is a plan that starts above t=0: the slots to generate then
-        start from the document's content, interpolated with noise to that time.
+        it is final: from then on its slot is clean, at t=1, like a given slot. Editing is a plan
+        that starts above t=0: the slots to generate then start from the document's content,
+        interpolated with noise to that time.
         """
         table = self.objective.prepare_table(table)
         # The solver's text is y of `flows.text_lead`, whose clean state is `text_lead` x_1.
