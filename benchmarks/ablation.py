@@ -46,6 +46,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "own_runs": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_run_times=0.3"),
     "own_slots": ("paradigm.tasks.joint=0.3", "paradigm.tasks.own_slot_times=0.3"),
+    "text_first": (
+        "paradigm.tasks.joint=0.2",
+        "paradigm.tasks.own_slot_times=0.15",
+        "paradigm.tasks.text_first=0.25",
+    ),
     "conditional": (
         "paradigm.tasks.joint=0.3",
         "paradigm.tasks.text_to_image=0.3",

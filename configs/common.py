@@ -134,13 +134,15 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.paradigm.tasks.own_run_times = 0.0
     # Text and images are generated, with a separate time for each token and each image.
     config.paradigm.tasks.own_slot_times = 0.0
+    # The same, with images that are pure noise (t = 0), so that only text tells about text.
+    config.paradigm.tasks.text_first = 0.0
     # Probability of dropping the condition of text_to_image and image_to_text.
     config.paradigm.cond_drop_prob = 0.1
     config.paradigm.min_one_minus_t = 0.05  # lower limit of 1 - t in the loss of the x1 prediction
     # Distribution of t in training; ("power", 1.0) is the uniform distribution.
     config.paradigm.time_sampler = ("power", 1.0)
-    # Distribution of t for oneflow's text in image_to_text, own_run_times and own_slot_times. With
-    # (), it is that of time_sampler.
+    # Distribution of t for oneflow's text in image_to_text, own_run_times, own_slot_times and
+    # text_first. With (), it is that of time_sampler.
     config.paradigm.text_time_sampler = ()
     # oneflow: in documents whose text and images are generated, the odds t / (1 - t) of text are
     # those of the images times this number. With 1, both have the same time (flows/text_lead.py).
@@ -190,6 +192,8 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.sampling.time_grid = "cosine"  # or "uniform", "sine", "quadratic", "cubic", "learned"
     config.sampling.image_guidance_scale = 1.0  # guidance of images by text; 1 disables it
     config.sampling.text_guidance_scale = 1.0  # guidance of text by images; 1 disables it
+    # oneflow with "renoise" or "consistency": probability above which a token is final; 1: none is.
+    config.sampling.confidence_threshold = 1.0
     config.sampling.temperature = 1.0  # temperature of text tokens, except for oneflow
     config.sampling.top_p = 1.0  # sample from the most likely tokens with this total probability
     config.sampling.top_k = 0  # sample from this number of most likely tokens; 0: from all

@@ -27,6 +27,8 @@ class SamplingOptions(TypedDict, total=False):
         image_guidance_scale: scale of classifier-free guidance of images by text. 1 disables
             guidance; any other value adds one forward pass to each step.
         text_guidance_scale: scale of classifier-free guidance of text by images.
+        confidence_threshold: probability above which oneflow no longer changes a token, for
+            "renoise" and "consistency"; 1 means that every token can change until the last step.
         temperature, top_p, top_k: parameters of token sampling, for paradigms that sample tokens.
         unmask_order: order in which mask_flow unmasks tokens, "random" or "confidence".
         remask_prob: probability that mask_flow masks an unmasked token again in one step.
@@ -38,6 +40,7 @@ class SamplingOptions(TypedDict, total=False):
     time_grid: str
     image_guidance_scale: float
     text_guidance_scale: float
+    confidence_threshold: float
     temperature: float
     top_p: float
     top_k: int

@@ -104,6 +104,7 @@ def _make_plan(
         ode.make_schedule(options.solver, steps, grid_spec, options.edit_start if edit else 0.0),
         image_guidance_scale=float(options.image_guidance_scale),
         text_guidance_scale=float(options.text_guidance_scale),
+        confidence_threshold=float(options.confidence_threshold),
         token_sampling=token_sampling.TokenSampling(
             temperature=float(options.temperature),
             top_p=float(options.top_p),

@@ -223,6 +223,7 @@ MODEL: dict[str, Check] = {
     "sampling.time_grid": one_of((*time_grids.TIME_GRIDS, "learned")),
     "sampling.image_guidance_scale": NOT_NEGATIVE,
     "sampling.text_guidance_scale": NOT_NEGATIVE,
+    "sampling.confidence_threshold": fraction(allow_zero=False),
     "sampling.temperature": NOT_NEGATIVE,
     "sampling.top_p": fraction(allow_zero=False),
     "sampling.top_k": SIZE_OR_0,

@@ -10,6 +10,8 @@ One model serves every task, because a task is drawn for each training document:
     scattered       random tokens and images               infilling and editing
     own_run_times   all slots; a time for each text run    how runs and images depend on each other
     own_slot_times  all slots; a time for each token       how tokens depend on each other
+    text_first      all slots; a time for each token,      how tokens depend on each other when no
+                    images at t = 0                        image shows what they name
 
 All slots of an image have the same time. Slots that are not corrupted are clean, at time t = 1, and
 are not scored. For conditioning dropout, the text of a fraction of the `text_to_image` documents is
@@ -36,10 +38,11 @@ NAMES = (
     "scattered",
     "own_run_times",
     "own_slot_times",
+    "text_first",
 )
 
 
-OWN_TIMES = ("own_run_times", "own_slot_times")
+OWN_TIMES = ("own_run_times", "own_slot_times", "text_first")
 """Tasks in which the slots that are corrupted have several times."""
 
 SEPARATE_TEXT_TIMES = ("image_to_text", *OWN_TIMES)
@@ -98,7 +101,7 @@ class TaskMixture:
             canvas: clean row.
             time_sampler: increasing function from uniform numbers to times.
             text_time_sampler: the function for text whose time is not that of an image: in the
-                tasks `image_to_text`, `own_run_times` and `own_slot_times`; None means
+                tasks `image_to_text` and `OWN_TIMES`; None means
                 `time_sampler`.
             lead: how far text is ahead of the images in the other tasks (`text_lead`).
         """
@@ -117,15 +120,15 @@ class TaskMixture:
                 canvas.is_text,
                 by_span,
                 jnp.where(canvas.is_text, by_slot, by_span),
-                jnp.ones_like(canvas.is_text),
-                jnp.ones_like(canvas.is_text),
+                *[jnp.ones_like(canvas.is_text)] * len(OWN_TIMES),
             ],
             default=False,  # jnp.select's own default, the integer 0, would make the mask int.
         )
         by_run = uniform_per_group(key_run, canvas.span)
         own = jnp.where(canvas.is_text, jax.random.uniform(key_own, u.shape), by_run)
         u = jnp.where(task == NAMES.index("own_run_times"), by_run, u)
-        u = jnp.where(task == NAMES.index("own_slot_times"), own, u)
+        text_first = task == NAMES.index("text_first")
+        u = jnp.where((task == NAMES.index("own_slot_times")) | text_first, own, u)
         scored = canvas.to_generate & chosen
         dropped = _is_condition(task, canvas) & (
             uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob
@@ -136,7 +139,8 @@ class TaskMixture:
             (text_time_sampler or time_sampler)(u),
             text_lead.text_time(document_time, lead),
         )
-        t = jnp.where(canvas.is_text, text_time, document_time)
+        image_time = jnp.where(text_first, 0.0, document_time)
+        t = jnp.where(canvas.is_text, text_time, image_time)
         time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
         return TaskDraw(scored=scored, time=time, task=task)
 

@@ -42,7 +42,8 @@ def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
     """Check that an autoregressive paradigm can follow the plan.
 
     Raises:
-        UserError: the plan edits, remasks, unmasks in another order, or guides text.
+        UserError: the plan edits, remasks, unmasks in another order, guides text, or has a
+            confidence threshold.
     """
     if plan.is_edit:
         raise UserError(
@@ -60,6 +61,11 @@ def validate_autoregressive(name: str, plan: SamplingPlan) -> None:
         raise UserError(
             f"sampling.text_guidance_scale={plan.text_guidance_scale}: {name} guides images by "
             "text (sampling.image_guidance_scale), but not text by images. Give 1.0."
+        )
+    if plan.confidence_threshold != 1.0:
+        raise UserError(
+            f"sampling.confidence_threshold={plan.confidence_threshold}: {name} never changes a "
+            "token that it has written. Give 1.0."
         )
 
 

@@ -39,10 +39,15 @@ from oneflow_jax.shapes import Array, Bool, Float, Int, Key, Outputs, PyTree, Su
 
 @flax.struct.dataclass
 class FlowState:
-    """A state x_t of the flow: embeddings of the text slots and patches of the image slots."""
+    """A state x_t of the flow: embeddings of the text slots and patches of the image slots.
+
+    With a confidence threshold, `final_ids` are the tokens that sampling no longer changes, and -1
+    in all other slots.
+    """
 
     embeds: Float[Array, "*b L E"]
     latents: Float[Array, "*b L C"]
+    final_ids: Int[Array, "*b L"] | None = None
 
 
 @flax.struct.dataclass
@@ -199,8 +204,10 @@ class OneFlow:
     ) -> StepSampler:
         """Move all slots that are not given from noise to data; text is ahead by `text_lead`.
 
-        Given slots stay at t=1. Editing is a plan that starts above t=0: the slots to generate then
-        start from the document's content, interpolated with noise to that time.
+        Given slots stay at t=1. With a confidence threshold, each token whose probability exceeds
+        it is final: from then on its slot is clean, at t=1, like a given slot. Editing is a plan
+        that starts above t=0: the slots to generate then start from the document's content,
+        interpolated with noise to that time.
         """
         table = self.objective.prepare_table(table)
         # The solver's text is y of `flows.text_lead`, whose clean state is `text_lead` x_1.
@@ -214,12 +221,16 @@ class OneFlow:
             placeholders=(noise.embeds, noise.latents),
             scales=(plan.image_guidance_scale, plan.text_guidance_scale),
         )
-        predict = functools.partial(self._predict, apply, table, canvas, content)
+        threshold = plan.confidence_threshold
+        predict = functools.partial(self._predict, apply, table, canvas, content, threshold)
+        keeps_tokens = not plan_values.is_neutral(threshold, 1.0)
+        none_final = jnp.full(canvas.ids.shape, -1) if keeps_tokens else None
         times, count = plan_values.step_times(plan.schedule.times)
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
-            return interpolate(fresh, clean, _document_times(canvas, s))
+            state = interpolate(fresh, clean.replace(final_ids=None), _document_times(canvas, s))
+            return state.replace(final_ids=clean.final_ids)
 
         # For given slots, `predict` returns their own content, so the solver does not change them.
         stepper = solve.make_stepper(
@@ -238,7 +249,9 @@ class OneFlow:
         return StepSampler(
             num_steps=count,
             init=lambda: stepper.init(
-                interpolate(noise, content, _document_times(canvas, times[0]))
+                interpolate(noise, content, _document_times(canvas, times[0])).replace(
+                    final_ids=none_final
+                )
             ),
             step=stepper.step,
             make_frame=make_frame,
@@ -251,7 +264,7 @@ class OneFlow:
     ) -> Frame:
         return Frame(
             canvas=canvas.replace(ids=made.ids, latents=state.latents),
-            time=self._slot_times(canvas, t),
+            time=self._slot_times(canvas, t, state.final_ids),
             confidence=made.confidence,
             x1_hat=made.x1_hat.latents,
             run_time=t,
@@ -263,35 +276,52 @@ class OneFlow:
         table: EmbeddingTable,
         canvas: Canvas,
         content: FlowState,
+        confidence_threshold: plan_values.Number,
         t: Float[Array, ""],
         end: Float[Array, ""],
         state: FlowState,
     ) -> Prediction:
-        view = self._make_noisy_canvas(canvas, t, end, state)
+        view = self._make_noisy_canvas(table, canvas, t, end, state)
         outputs = apply(view)
         text = outputs[self.objective.head.name]
         embeds, logits = self.objective.to_x1(text, view.embeds, view.time, table)
         ids, confidence = token_embeddings.greedy_decode(logits)
+        final_ids = state.final_ids
+        if final_ids is not None:
+            ids = jnp.where(final_ids >= 0, final_ids, ids)
+            is_sure = canvas.to_generate & canvas.is_text & (confidence > confidence_threshold)
+            final_ids = jnp.where(is_sure, ids, final_ids)
         latents = self.image_prediction.to_x1(outputs["image"], view.latents, view.time)
         clean = FlowState(embeds=self.text_lead * embeds, latents=latents)
         return Prediction(
-            x1_hat=_select(canvas.to_generate, clean, content),
+            x1_hat=_select(canvas.to_generate, clean, content).replace(final_ids=final_ids),
             ids=jnp.where(canvas.to_generate & canvas.is_text, ids, canvas.ids),
             confidence=jnp.where(canvas.is_given, 1.0, confidence),
         )
 
     def _make_noisy_canvas(
-        self, canvas: Canvas, t: Float[Array, ""], end: Float[Array, ""], state: FlowState
+        self,
+        table: EmbeddingTable,
+        canvas: Canvas,
+        t: Float[Array, ""],
+        end: Float[Array, ""],
+        state: FlowState,
     ) -> NoisyCanvas:
         """Return the network's input for a state of the solver at time t of the documents."""
         embeds = text_lead.normalize(state.embeds, _document_times(canvas, t), self.text_lead)
-        time = self._slot_times(canvas, t)
-        interval = self._slot_times(canvas, end) - time
+        if state.final_ids is not None:
+            is_final = (state.final_ids >= 0)[..., None]
+            embeds = jnp.where(is_final, table.embedding[state.final_ids], embeds)
+        time = self._slot_times(canvas, t, state.final_ids)
+        interval = self._slot_times(canvas, end, state.final_ids) - time
         return canvases.noisy_canvas(canvas, embeds, state.latents, time, interval)
 
-    def _slot_times(self, canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
+    def _slot_times(
+        self, canvas: Canvas, t: Float[Array, ""], final_ids: Int[Array, "B L"] | None
+    ) -> Float[Array, "B L"]:
         time = _document_times(canvas, t)
-        return jnp.where(canvas.is_text, text_lead.text_time(time, self.text_lead), time)
+        time = jnp.where(canvas.is_text, text_lead.text_time(time, self.text_lead), time)
+        return time if final_ids is None else jnp.where(final_ids >= 0, 1.0, time)
 
     def _sample_noise(
         self, table: EmbeddingTable, key: Key[Array, ""], canvas: Canvas

@@ -45,6 +45,7 @@ DOCUMENT_DEFAULTS = {
     "model.rope_local_theta": 10_000.0,
     "sampling.preview_every": 0,
     "sampling.top_k": 0,
+    "sampling.confidence_threshold": 1.0,
     "evaluation.loss_documents": 0,
     "evaluation.full_metrics": False,
     "evaluation.inception_weights": "",
@@ -54,6 +55,7 @@ DOCUMENT_DEFAULTS = {
     "paradigm.flow_map": False,
     "paradigm.tasks.own_run_times": 0.0,
     "paradigm.tasks.own_slot_times": 0.0,
+    "paradigm.tasks.text_first": 0.0,
 }
 """Values of keys that are missing in document model configurations which earlier versions saved."""
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oneflow_jax.canvas import Canvas
+from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import guidance, ode, plan_values
 from oneflow_jax.samplers.token_sampling import TokenSampling
 from oneflow_jax.shapes import Array, Bool, Float, Int
@@ -16,7 +17,11 @@ from oneflow_jax.shapes import Array, Bool, Float, Int
 
 @plan_values.register_plan(
     arguments=("schedule", "token_sampling"),
-    neutral={"image_guidance_scale": 1.0, "text_guidance_scale": 1.0},
+    neutral={
+        "image_guidance_scale": 1.0,
+        "text_guidance_scale": 1.0,
+        "confidence_threshold": 1.0,
+    },
 )
 @dataclasses.dataclass(frozen=True)
 class SamplingPlan:
@@ -27,12 +32,27 @@ class SamplingPlan:
         image_guidance_scale: scale of classifier-free guidance of images by text; 1 means none.
         text_guidance_scale: scale of classifier-free guidance of text by images; 1 means none.
         token_sampling: sampling parameters of tokens, for paradigms that sample tokens.
+        confidence_threshold: probability above which a token of `oneflow` is final; 1 means that
+            all tokens can change until the last step.
+
+    Raises:
+        UserError: there is a confidence threshold, but the solver does not renoise.
     """
 
     schedule: ode.SolverSchedule
     image_guidance_scale: plan_values.Number = 1.0
     text_guidance_scale: plan_values.Number = 1.0
     token_sampling: TokenSampling = dataclasses.field(default_factory=TokenSampling)
+    confidence_threshold: plan_values.Number = 1.0
+
+    def __post_init__(self) -> None:
+        solver = self.schedule.solver
+        if self.confidence_threshold != 1.0 and solver not in ode.RENOISING_SOLVERS:
+            raise UserError(
+                f"sampling.confidence_threshold={self.confidence_threshold}: "
+                f"sampling.solver={solver!r} cannot keep tokens. Give a solver that renoises "
+                f"({' or '.join(ode.RENOISING_SOLVERS)}), or the threshold 1.0."
+            )
 
     @property
     def is_edit(self) -> bool:

@@ -35,6 +35,9 @@ FLOW_MAP_SOLVERS = ("jump", "consistency")
 map to t = 1 in place of the x1 prediction.
 """
 
+RENOISING_SOLVERS = (RENOISE, "consistency")
+"""Values of `sampling.solver` that corrupt a prediction with fresh noise in each step."""
+
 NAMES = (*SOLVERS, RENOISE, *FLOW_MAP_SOLVERS)
 """All values of `sampling.solver`."""
 

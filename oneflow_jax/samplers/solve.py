@@ -30,7 +30,7 @@ def make_stepper(
 
     if schedule.solver == "jump":
         return jump.make_stepper(predict_mean, schedule.times)
-    if schedule.solver in (ode.RENOISE, "consistency"):
+    if schedule.solver in ode.RENOISING_SOLVERS:
 
         def predict_x1(t: Float[Array, ""], x: PyTree) -> PyTree:
             return predict_mean(t, last_prediction_end(schedule, t), x)

@@ -52,6 +52,7 @@ class Options(_Fields):
     time_grid: str | None = None
     image_guidance_scale: float | None = None
     text_guidance_scale: float | None = None
+    confidence_threshold: float | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -99,6 +99,16 @@ def test_with_own_times_all_slots_are_scored_at_independent_times(canvas, name):
     assert_fraction(first & second, 1 / 4)
 
 
+def test_text_first_has_times_of_its_own_for_tokens_and_pure_noise_for_images(canvas):
+    scored, time = sample_tasks(canvas, one_hot_probs("text_first"))
+    free, image = np.asarray(canvas.to_generate), np.asarray(canvas.is_image)
+    np.testing.assert_array_equal(scored, np.tile(free, (NUM_SAMPLES, 1)))
+    assert (time[:, free & image] == 0).all()
+    first, second = time[:, free & ~image].T[:2] < 1 / 4
+    assert_fraction(first, 1 / 2)  # t = u^2, so P(t < 1/4) = 1/2.
+    assert_fraction(first & second, 1 / 4)
+
+
 def test_captions_may_have_times_of_another_sampler(canvas):
     mix = tasks.TaskMixture(one_hot_probs("image_to_text"), 0.0)
     u = jnp.full(canvas.segment.shape, 0.5)
@@ -114,7 +124,7 @@ def test_captions_may_have_times_of_another_sampler(canvas):
     np.testing.assert_allclose(sample(jnp.square, jnp.sqrt), np.where(everything, 0.25, 1))
 
 
-@pytest.mark.parametrize("name", ["own_run_times", "own_slot_times"])
+@pytest.mark.parametrize("name", tasks.OWN_TIMES)
 def test_text_with_own_times_may_have_times_of_another_sampler(canvas, name):
     mix, u = tasks.single_task(name), jnp.zeros(canvas.segment.shape)
 

@@ -9,6 +9,7 @@ import pytest
 
 from oneflow_jax import canvas as canvases
 from oneflow_jax.data.document import Document, Gap, Text
+from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import ode, steps
 from oneflow_jax.samplers.base import SamplingPlan
 from tests import sampling, tiny
@@ -237,6 +238,50 @@ def test_text_is_ahead_of_images_in_every_solver(solver):
     np.testing.assert_allclose(image, np.tile(times[:, None], image.shape[1]), atol=1e-6)
     ahead = 8 * times / (1 + 7 * times)
     np.testing.assert_allclose(text, np.tile(ahead[:, None], text.shape[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ode.RENOISING_SOLVERS)
+@pytest.mark.parametrize("lead", [1.0, 8.0])
+def test_a_token_above_the_confidence_threshold_is_final(solver, lead):
+    """The network first predicts token 5, and is sure of it in even slots only; then token 6."""
+    paradigm, views = tiny.paradigm(text_lead=lead), []
+    data = tiny.training_rows(tiny.captions(2))
+    free = np.asarray(data.to_generate & data.is_text)
+    is_even = np.arange(free.shape[1])[None] % 2 == 0
+
+    def predict(view):
+        jax.debug.callback(lambda *x: views.append(x), view.time, view.embeds, ordered=True)
+        outputs = oracle(paradigm, data)(view)
+        at_start = jnp.all(jnp.where(data.is_image & data.to_generate, view.time, 0) == 0)
+        token_5, token_6 = (
+            jax.nn.one_hot(jnp.full(free.shape, token), tiny.VOCAB) for token in (5, 6)
+        )
+        first = jnp.where(is_even, 1e4, 1e-3)[..., None] * token_5
+        return outputs | {"text_logits": jnp.where(at_start, first, 1e4 * token_6)}
+
+    def make_plan(threshold):
+        schedule = ode.make_schedule(solver, 4)
+        return SamplingPlan(schedule, confidence_threshold=threshold)
+
+    out, trajectory = sampling.record(make_sampler(paradigm, predict, data, make_plan(0.9)))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(out.canvas.ids[free], np.where(is_even, 5, 6 + 0 * free)[free])
+    table = paradigm.objective.prepare_table(TABLE).embedding
+    final = free & is_even
+    later = [view for view in views if view[0][final].max() > 0]
+    assert later
+    for time, embeds in later:
+        assert (np.asarray(time)[final] == 1).all()
+        np.testing.assert_allclose(embeds[final], np.tile(table[5], (final.sum(), 1)), atol=1e-6)
+    assert (np.asarray(trajectory.time)[1:, final] == 1).all()
+    assert (np.asarray(trajectory.time)[1, free & ~is_even] < 1).all()
+    changed = sample(paradigm, predict, data, make_plan(1.0))
+    assert (np.asarray(changed.canvas.ids)[free] == 6).all()
+
+
+def test_a_confidence_threshold_needs_a_solver_that_renoises():
+    with pytest.raises(UserError, match=r"sampling.confidence_threshold=0.9: .*'heun'.* renoise"):
+        SamplingPlan(ode.make_schedule("heun", 3), confidence_threshold=0.9)
 
 
 @pytest.mark.parametrize("solver", ["euler", "renoise", "jump"])

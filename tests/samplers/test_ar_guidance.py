@@ -318,3 +318,11 @@ def test_text_is_not_guided(kind):
         UserError, match=rf"sampling\.text_guidance_scale=2\.0: {kind}.* guides images"
     ):
         paradigm.validate(dataclasses.replace(plan, text_guidance_scale=2.0))
+
+
+@pytest.mark.parametrize("kind", ["transfusion", "chameleon"])
+def test_a_confidence_threshold_is_refused(kind):
+    paradigm, _ = make_paradigm(kind)
+    plan = SamplingPlan(ode.make_schedule("renoise", 2), confidence_threshold=0.9)
+    with pytest.raises(UserError, match=r"confidence_threshold=0\.9: .* never changes a token"):
+        paradigm.validate(plan)

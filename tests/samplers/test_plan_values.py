@@ -66,6 +66,13 @@ def test_omitted_operations_change_the_structure(changes):
     assert signature(dataclasses.replace(PLAN, **changes)) != signature(PLAN)
 
 
+def test_thresholds_of_confidence_share_a_program_unless_there_is_none():
+    schedule = ode.make_schedule("renoise", 4)
+    none, low, high = (SamplingPlan(schedule, confidence_threshold=x) for x in (1.0, 0.5, 0.9))
+    assert signature(low) == signature(high)
+    assert signature(low) != signature(none)
+
+
 def test_neutral_values_stay_numbers_in_a_program():
     seen = []
 
