@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -31,7 +32,6 @@ class Source(Protocol):
 
 def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
     """Return the number of slots that `layout.row` would need for a document of these parts."""
-    rows, columns = layout.codec.grid
     if layout.text_first:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
     slots = 1 + layout.has_markers
@@ -39,7 +39,7 @@ def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
         if documents.is_text(run[0]):
             slots += _text_slots(layout, sum(_count_tokens(layout, part.text) for part in run))
         else:
-            slots += rows * columns + layout.has_markers
+            slots += math.prod(layout.image_grid(run[0])) + layout.has_markers
     return slots
 
 
