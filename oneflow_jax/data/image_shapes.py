@@ -52,11 +52,12 @@ class ImageShapes:
         for ratio in self.ratios:
             rows, columns = self.grids[ratio]
             for name in (reduce_ratio(*parse_ratio(ratio)), reduce_ratio(columns, rows)):
-                if (other := self._names[name]) != ratio:
+                if self._names[name] != ratio:
+                    first, second = sorted((self._names[name], ratio), key=self.ratios.index)
                     raise UserError(
-                        f"data.aspect_ratios={self.ratios!r}: images of {other!r} and {ratio!r} "
+                        f"data.aspect_ratios={self.ratios!r}: images of {first!r} and {second!r} "
                         f"have the same shape, {columns} x {rows} slots of {self.slot_pixels} "
-                        f"pixels. Leave out one of them, or raise codec.pixels."
+                        "pixels. Leave out one of them, or raise codec.pixels."
                     )
 
     @functools.cached_property

@@ -162,14 +162,21 @@ class Layout:
             decoded |= zip(numbers, self.codec.decode(values, grid), strict=True)
         return [decoded[number] for number in range(len(images))]
 
+    def find_ratio(self, part: Part) -> str:
+        """Return the aspect ratio in `aspect_ratios` of an image or image gap.
+
+        Raises:
+            UserError: the layout has no such shape.
+        """
+        return self.shapes.find_ratio(*documents.proportions(part))
+
     def image_gap(self, part: Part) -> Gap:
         """Return the gap of the same shape as an image or image gap.
 
         Raises:
             UserError: the layout has no such shape.
         """
-        ratio = self.shapes.find_ratio(*documents.proportions(part))
-        return Gap("image", aspect_ratio=ratio)
+        return Gap("image", aspect_ratio=self.find_ratio(part))
 
     def image_grid(self, part: Part) -> image_shapes.Size:
         """Return the rows and columns of slots of an image or image gap.
@@ -177,7 +184,7 @@ class Layout:
         Raises:
             UserError: the layout has no such shape.
         """
-        return self.shapes.grids[self.shapes.find_ratio(*documents.proportions(part))]
+        return self.shapes.grids[self.find_ratio(part)]
 
     def _encoded_fields(self, values: np.ndarray) -> RowFields:
         if not self.codec.num_codes:

@@ -121,6 +121,16 @@ def document_lengths(source: Source, layout: Layout, max_documents: int) -> list
     return [num_slots(layout, document.parts) for document in iter_outlines(source, max_documents)]
 
 
+def count_shapes(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:
+    """Count the images of each aspect ratio of the layout, in a sample of the documents."""
+    counts = dict.fromkeys(layout.aspect_ratios, 0)
+    for document in iter_outlines(source, max_documents):
+        for part in document.parts:
+            if not documents.is_text(part):
+                counts[layout.find_ratio(part)] += 1
+    return counts
+
+
 def iter_outlines(source: Source, max_documents: int) -> Iterator[Document]:
     """Yield at most `max_documents` documents, spread evenly over the source.
 

@@ -17,7 +17,7 @@ MIN_BARS = 4
 
 
 def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> bytes:
-    """Plot histograms of words and images per document, and images (uint8 `[n n 3]`), as PNG."""
+    """Plot histograms of words and images per document, and images (uint8 `[h w 3]`), as PNG."""
     drawn = figure.Figure(
         figsize=(11, 7), dpi=120, facecolor=fonts.BACKGROUND_COLOR, layout="constrained"
     )
@@ -67,13 +67,14 @@ def _bar_chart(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noq
 
 
 def _image_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange images of one size in a grid with white gaps."""
-    size = images[0].shape[0]
-    gap = max(1, size // 12)
+    """Arrange images in a grid of cells that all of them fit, with white gaps."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    gap = max(1, height // 12)
     columns = min(GRID_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    sheet = np.full((rows * (size + gap), columns * (size + gap), 3), 255, np.uint8)
-    for number, picture in enumerate(images):
-        y, x = (part * (size + gap) for part in divmod(number, columns))
-        sheet[y : y + size, x : x + size] = picture
+    sheet = np.full((rows * (height + gap), columns * (width + gap), 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        y, x = row * (height + gap), column * (width + gap)
+        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
     return sheet

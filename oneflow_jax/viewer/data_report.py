@@ -73,6 +73,9 @@ def render_page(
         f"{count:,} {kind}" for kind, count in figures["contents"].items()
     )
     canvas = figures["canvas"]
+    if len(shapes := canvas["shapes"]) > 1:
+        counts = ", ".join(f"{count:,} of {ratio}" for ratio, count in shapes.items())
+        rows["images by aspect ratio, in a sample"] = counts
     for split in figures["documents"]:
         rows[f"{split}, rows of {canvas['data.sequence_length']} slots"] = _describe_rows(
             canvas[split]

@@ -31,7 +31,7 @@ function splitPrompt(prompt) {
   const parts = [];
   let text = "";
   let at = 0;
-  for (const match of prompt.matchAll(/(\\*)<(?:(image|document|text(?::\d+)?)>)?/g)) {
+  for (const match of prompt.matchAll(/(\\*)<(?:(image(?: +\d+:\d+)?|document|text(?::\d+)?)>)?/g)) {
     const [whole, slashes, tag] = match;
     text += prompt.slice(at, match.index) + "\\".repeat(slashes.length / 2);
     at = match.index + whole.length;
