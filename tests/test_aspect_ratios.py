@@ -3,6 +3,7 @@
 import json
 import re
 
+import jax
 import pytest
 from etils import epath
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 import oneflow_jax as of
 from configs import common, own
 from oneflow_jax import evaluate, sample
+from oneflow_jax.aot import compile
 from oneflow_jax.build import data, image_codec
 from oneflow_jax.build import system as system_lib
 from oneflow_jax.canvas import Modality
@@ -127,6 +129,17 @@ def test_data_sets_of_squares_refuse_other_shapes(tmp_path):
     config = runs.make_config(data__aspect_ratios=("1:1", "3:2"))
     with pytest.raises(UserError, match=r"source\.name='toy' are square"):
         runs.prepare_system(tmp_path / "run", config)
+
+
+def test_the_compiled_training_step_does_not_depend_on_the_ratios(tmp_path):
+    """So memory, FLOPs and collectives of `--mode=aot` are the same with and without shapes."""
+    programs = []
+    for ratios in (("1:1",), ("1:1", "3:2", "2:3")):
+        config = make_config(tmp_path, data__aspect_ratios=ratios)
+        system = system_lib.abstract_system(config, jax.devices())
+        programs.append(compile.compile_train_step(system))
+    assert programs[0].text == programs[1].text
+    assert programs[0].memory == programs[1].memory
 
 
 def test_a_shape_has_multiples_of_the_pixels_of_a_slot(tmp_path):
