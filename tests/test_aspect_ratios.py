@@ -138,7 +138,17 @@ def test_the_compiled_training_step_does_not_depend_on_the_ratios(tmp_path):
         config = make_config(tmp_path, data__aspect_ratios=ratios)
         system = system_lib.abstract_system(config, jax.devices())
         programs.append(compile.compile_train_step(system))
-    assert programs[0].text == programs[1].text
+    # The metadata of an instruction is the place in the sources, which may differ.
+    without, with_shapes = (
+        [
+            re.sub(r", metadata=\{.*?\}", "", line)
+            for line in program.text.splitlines()
+            if " = " in line
+        ]
+        for program in programs
+    )
+    assert len(without) > 100
+    assert without == with_shapes
     assert programs[0].memory == programs[1].memory
 
 
