@@ -1,6 +1,6 @@
 // A document that the user writes: text, boxes for gaps, and thumbnails of images.
 
-const TAG = /<(?:image|document|text(?::\d+)?)>/;
+const TAG = /<(?:image(?: +\d+:\d+)?|document|text(?::\d+)?)>/;
 const MAX_SIDE = 512; // in pixels; the models' images are smaller
 
 /** Returns an image file as a PNG in a data URI, scaled down to MAX_SIDE. */
