@@ -103,6 +103,9 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.data.text_slot_multiple = 8
     config.data.vocab_size = 512  # number of tokens that the tokenizer learns
     config.data.character_coverage = 1.0  # fraction of characters with tokens, 0.98 to 1
+    # Aspect ratios of images, width to height (docs/own_data.md#photos-that-are-not-square). With
+    # "1:1" alone, all images are squares with white margins.
+    config.data.aspect_ratios = ("1:1",)
     # Handling of documents that are longer than a row: "error", "split" or "drop".
     config.data.overflow = "error"
 

@@ -48,6 +48,7 @@ def get_config(start: str = "shipped") -> ml_collections.ConfigDict:
         config[name] = saved[name]
     config.sampling.prompts = prompts
     config.source.pixels = config.codec.get_ref("pixels")
+    config.data.aspect_ratios = saved.data.aspect_ratios
     config.data.sequence_length = saved.data.sequence_length
     config.data.text_slot_multiple = saved.data.text_slot_multiple
     if config.data.text_slot_multiple:  # Other paradigms do not pad texts.

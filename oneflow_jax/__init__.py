@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oneflow_jax.api.document import DOCUMENT, IMAGE, TEXT, Document, EditResult, text
+    from oneflow_jax.api.document import DOCUMENT, IMAGE, TEXT, Document, EditResult, image, text
     from oneflow_jax.api.info import ModelInfo
     from oneflow_jax.api.model import Model, load
     from oneflow_jax.api.options import SamplingOptions
@@ -39,12 +39,21 @@ __all__ = [
     "SamplingStep",
     "TrajectoryViewer",
     "UserError",
+    "image",
     "load",
     "text",
 ]
 
 _LAZY_EXPORTS = {
-    "oneflow_jax.api.document": ("DOCUMENT", "IMAGE", "TEXT", "Document", "EditResult", "text"),
+    "oneflow_jax.api.document": (
+        "DOCUMENT",
+        "IMAGE",
+        "TEXT",
+        "Document",
+        "EditResult",
+        "image",
+        "text",
+    ),
     "oneflow_jax.api.info": ("ModelInfo",),
     "oneflow_jax.api.model": ("Model", "load"),
     "oneflow_jax.api.options": ("SamplingOptions",),

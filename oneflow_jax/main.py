@@ -239,6 +239,7 @@ def _report_data(
     counts = {split: data.chunk_counts(config, layout, split) for split in manifest.SPLITS}
     usage = summary.summarize_slots(layout.length, config.data.overflow, counts)
     usage["texts"] = overflow.measure_texts(source, layout, summary.MAX_MEASURED_DOCUMENTS)
+    usage["shapes"] = overflow.count_shapes(source, layout, summary.MAX_MEASURED_DOCUMENTS)
     prepared = custom_data.open_prepared(config).folder
     sentences = notices.list_notices(prepare.load_stats(prepared), usage)
     for sentence in sentences:

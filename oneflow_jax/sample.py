@@ -167,7 +167,8 @@ def parse_prompts(
     if not prompts:
         raise UserError("sampling.prompts is empty. Give a prompt there or with --prompt.")
     sampling.sampling_plan(system.config, system.paradigm, "uniform", edit=edit)
-    documents = [prompt.parse(text, system.layout.codec.pixels) for text in prompts]
+    sizes = system.layout.codec.pixels, system.layout.shapes.crop_sizes
+    documents = [prompt.parse(text, *sizes) for text in prompts]
     for document in documents:
         prompt_rows.check_prompt(system.layout, system.known_layouts, document, edit=edit)
         spelling.log_warnings(system.layout.vocab, document)

@@ -231,9 +231,9 @@ class CountingCodec:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.codec, name)
 
-    def decode(self, latents: np.ndarray) -> np.ndarray:
+    def decode(self, latents: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
         self.decode_counts.append(len(latents))
-        return self.codec.decode(latents)
+        return self.codec.decode(latents, grid)
 
 
 def compute_metrics(metrics: dict[str, Any]) -> dict[str, float]:

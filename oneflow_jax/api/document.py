@@ -10,7 +10,7 @@ import PIL.Image
 
 from oneflow_jax.api import markdown, markup, output_path
 from oneflow_jax.data import document as inner
-from oneflow_jax.data import prompt
+from oneflow_jax.data import image_shapes, prompt
 from oneflow_jax.data.document import Gap
 from oneflow_jax.data.edits import Edit
 from oneflow_jax.errors import UserError, check_integer
@@ -19,7 +19,7 @@ from oneflow_jax.viewer import document_image
 Part = str | PIL.Image.Image | Gap
 
 IMAGE = Gap("image")
-"""Gap for one generated image."""
+"""Gap for one generated square image."""
 
 TEXT = Gap("text")
 """Gap for generated text whose length the model chooses."""
@@ -44,6 +44,22 @@ def text(tokens: int) -> Gap:
     """
     check_integer("text: tokens", tokens, 1)
     return Gap("text", tokens)
+
+
+def image(aspect_ratio: str) -> Gap:
+    """Return a gap for one generated image of an aspect ratio, width to height, such as "3:2".
+
+    `Model.info().aspect_ratios` lists those of a model.
+
+    Raises:
+        UserError: the aspect ratio is malformed.
+
+    Examples:
+        >>> document = of.Document(["a tiger:", of.image("3:2")])
+        >>> str(document)
+        'a tiger: <image 3:2>'
+    """
+    return Gap("image", aspect_ratio=aspect_ratio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,17 +154,23 @@ Prompt = Document | prompt.PromptPart | Sequence[prompt.PromptPart]
 a list of strings, images and gaps. A list must have at least one image or gap."""
 
 
-def to_internal(user_prompt: Prompt, pixels: int) -> inner.Document:
-    """Convert a prompt to a document of `oneflow_jax.data`, with images resized to `pixels`.
+def to_internal(
+    user_prompt: Prompt, pixels: int, crop_sizes: Sequence[image_shapes.Size] = ()
+) -> inner.Document:
+    """Convert a prompt to a document of `oneflow_jax.data`, with images resized.
+
+    `pixels` and `crop_sizes` are as in `image_io.resize`.
 
     Raises:
         UserError: the prompt is empty or invalid, see `data.prompt.parse`.
     """
     if not isinstance(user_prompt, Document):
-        return prompt.parse(user_prompt, pixels)
+        return prompt.parse(user_prompt, pixels, crop_sizes)
     if not user_prompt.parts:
         raise UserError("The document is empty. Give it text, an image or a gap.")
-    return inner.Document(tuple(_to_internal_part(part, pixels) for part in user_prompt.parts))
+    return inner.Document(
+        tuple(_to_internal_part(part, pixels, crop_sizes) for part in user_prompt.parts)
+    )
 
 
 def to_public(parts: Sequence[inner.Part]) -> tuple[Part, ...]:
@@ -171,10 +193,14 @@ def _check_part(part: object) -> Part:
     return part
 
 
-def _to_internal_part(part: Part, pixels: int) -> inner.Part:
+def _to_internal_part(
+    part: Part, pixels: int, crop_sizes: Sequence[image_shapes.Size]
+) -> inner.Part:
     if isinstance(part, str):
         return inner.Text(part)
-    return part if isinstance(part, Gap) else inner.Image(prompt.prepare_image(part, pixels))
+    if isinstance(part, Gap):
+        return part
+    return inner.Image(prompt.prepare_image(part, pixels, crop_sizes))
 
 
 def _format_part(part: Part) -> str:

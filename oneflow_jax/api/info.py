@@ -3,6 +3,7 @@
 import dataclasses
 import textwrap
 
+from oneflow_jax.data.image_shapes import SQUARE
 from oneflow_jax.viewer import templates
 
 NUM_EXAMPLES = 12
@@ -35,8 +36,10 @@ class ModelInfo:
         parameters: number of parameters.
         tasks: names of the training tasks: "joint", "text_to_image", "image_to_text", "spans" and
             "scattered" (`paradigm.tasks`); ("text",) for a language model.
-        pixels: width and height of the images, in pixels.
-        image_slots: number of slots of an image in a document.
+        pixels: width and height of square images, in pixels.
+        aspect_ratios: aspect ratios of images, width to height; images of other ratios than "1:1"
+            have about as many pixels as a square (`<image 3:2>`).
+        image_slots: number of slots of a square image in a document.
         gap_tokens: number of tokens of the gap `<text>`, with the end token; None if the model
             chooses the length.
         slots: maximum length of a document: its tokens, image patches and markers.
@@ -62,6 +65,7 @@ class ModelInfo:
     can_edit: bool
     words: tuple[str, ...] = dataclasses.field(repr=False)
     names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    aspect_ratios: tuple[str, ...] = (SQUARE,)
 
     def __str__(self) -> str:
         """Return the description in a few lines; of many names and words, only some examples."""
@@ -81,7 +85,7 @@ class ModelInfo:
         tasks = [_TASKS[name] for name in self.tasks] + ["editing"] * self.can_edit
         most = f"{self.gap_tokens} tokens at most, with the end token"
         image = f", of which an image takes {self.image_slots}" if has_images else ""
-        images = [("images", f"{self.pixels} x {self.pixels} pixels")] if has_images else []
+        images = [("images", self._describe_images())] if has_images else []
         return [
             ("paradigm", f"{self.paradigm}, {self.parameters:,} parameters"),
             ("generates", ", ".join(dict.fromkeys(tasks))),
@@ -89,6 +93,11 @@ class ModelInfo:
             ("gap <text>", "any length" if self.gap_tokens is None else most),
             ("document", f"{self.slots:,} slots at most{image}"),
         ]
+
+    def _describe_images(self) -> str:
+        others = [ratio for ratio in self.aspect_ratios if ratio != SQUARE]
+        also = f", and {', '.join(f'<image {ratio}>' for ratio in others)}" if others else ""
+        return f"{self.pixels} x {self.pixels} pixels{also}"
 
     def _list_rows(self) -> list[tuple[str, str]]:
         """Return the rows of names and words: how many there are, and where all of them are."""

@@ -125,6 +125,7 @@ class Model:
             parameters=sum(leaf.size for leaf in jax.tree.leaves(self._generator.params)),
             tasks=paradigms.list_tasks(system.config, system.paradigm),
             pixels=layout.codec.pixels,
+            aspect_ratios=layout.aspect_ratios,
             image_slots=math.prod(layout.codec.grid) + layout.has_markers,
             gap_tokens=None if layout.variable_length else layout.text_slots,
             slots=layout.length,
@@ -287,11 +288,14 @@ class Model:
         Examples:
             >>> warnings = model.list_warnings("a picture of a zeppelin: <image>")
         """
-        document = to_internal(prompt, self._system.layout.codec.pixels)
-        return spelling.list_warnings(self._system.layout.vocab, document)
+        return spelling.list_warnings(self._system.layout.vocab, self._parse(prompt))
+
+    def _parse(self, prompt: Prompt) -> inner.Document:
+        layout = self._system.layout
+        return to_internal(prompt, layout.codec.pixels, layout.shapes.crop_sizes)
 
     def _to_internal(self, prompt: Prompt) -> inner.Document:
-        document = to_internal(prompt, self._system.layout.codec.pixels)
+        document = self._parse(prompt)
         spelling.log_warnings(self._system.layout.vocab, document)
         return document
 

@@ -3,6 +3,7 @@
 A process keeps the version of custom data that it opened first.
 """
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -13,6 +14,7 @@ import jax
 import ml_collections
 from etils import epath
 
+from oneflow_jax.build import image_codec
 from oneflow_jax.data import sources, splits
 from oneflow_jax.data.beam import engine
 from oneflow_jax.data.custom import fingerprint, manifest, prepare, store
@@ -37,6 +39,16 @@ def is_custom(config: ml_collections.ConfigDict) -> bool:
     return config.source.name == manifest.DATASET_NAME
 
 
+def make_settings(config: ml_collections.ConfigDict) -> Settings:
+    """Return the settings for reading the data, with the sizes of images.
+
+    Raises:
+        UserError: a setting is unknown or out of range, or the aspect ratios cannot be used.
+    """
+    settings = prepare.parse_config(config.source)
+    return dataclasses.replace(settings, crop_sizes=image_codec.crop_sizes(config))
+
+
 def open_prepared(
     config: ml_collections.ConfigDict, *, allow_empty_split: bool = False
 ) -> PreparedData:
@@ -49,7 +61,7 @@ def open_prepared(
     Raises:
         UserError: the data does not exist or cannot be used.
     """
-    settings = prepare.parse_config(config.source)
+    settings = make_settings(config)
     key = settings, config.data.dir
     if key not in _OPENED:
         folder = prepare.prepare(
@@ -93,7 +105,7 @@ def prepare_on_runner(
             config.data.num_prepare_workers,
             config.data.shard_megabytes * 10**6,
         )
-        settings = prepare.parse_config(config.source)
+        settings = make_settings(config)
         prepare.prepare(
             settings,
             config.data.dir,
@@ -157,7 +169,7 @@ def update(
             "as documents. Give another folder, such as --workdir=runs/own."
         )
     with distributed.primary_first():
-        _OPENED.pop((prepare.parse_config(config.source), config.data.dir), None)
+        _OPENED.pop((make_settings(config), config.data.dir), None)
         prepared = open_prepared(config)
     by_process = distributed.all_gather_json({str(jax.process_index()): prepared.fingerprint})
     if len(set(by_process.values())) > 1:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 import io
 from collections.abc import Callable, Iterator
 
@@ -10,14 +9,20 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from oneflow_jax import shipped
-from oneflow_jax.build import custom_data, finetune, paradigms, stale_data, tokenizers
+from oneflow_jax.build import (
+    custom_data,
+    finetune,
+    image_codec,
+    paradigms,
+    stale_data,
+    tokenizers,
+)
 from oneflow_jax.codecs import patches
-from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
 from oneflow_jax.codecs.autoencoder.codec import LatentCodec, TokenEncoder, VQCodec
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import (
     encode_latents,
+    image_shapes,
     known_layouts,
     latents,
     mixed_source,
@@ -29,7 +34,7 @@ from oneflow_jax.data import layout as layouts
 from oneflow_jax.data import vocab as vocabs
 from oneflow_jax.data.custom import prepare, sample
 from oneflow_jax.errors import UserError
-from oneflow_jax.runtime import distributed, path_keys, plurals, storage, workdir
+from oneflow_jax.runtime import distributed, plurals, storage, workdir
 
 ENCODED_SPLITS = ("train", "heldout")
 """Splits for training and for held-out losses; an autoencoder codec stores them as latents."""
@@ -139,7 +144,7 @@ def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
     Raises:
         UserError: a value of the configuration is invalid.
     """
-    codec = _codec_without_stats(config)
+    codec = image_codec.make_without_stats(config)
     text = range(len(vocabs.SPECIALS), config.data.vocab_size)
     return _build_layout(config, vocabs.AbstractVocab(text, codec.num_codes), codec)
 
@@ -147,6 +152,12 @@ def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
 def _build_layout(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> layouts.Layout:
+    ratios = image_codec.aspect_ratios(config)
+    if ratios != (image_shapes.SQUARE,) and not custom_data.is_custom(config):
+        raise UserError(
+            f"data.aspect_ratios={ratios!r}: the images of source.name={config.source.name!r} are "
+            "square. Leave out all ratios but '1:1', or train on your own data (--config=own)."
+        )
     return layouts.Layout(
         vocab=vocab,
         codec=codec,
@@ -154,6 +165,7 @@ def _build_layout(
         text_slots=config.data.text_slot_multiple,
         has_markers=config.paradigm.name in paradigms.AUTOREGRESSIVE,
         text_first=config.paradigm.name in paradigms.TEXT_FIRST,
+        aspect_ratios=ratios,
     )
 
 
@@ -231,6 +243,7 @@ def chunk_counts(
     key = (
         source, split, config.data.overflow, layout.length, layout.text_slots,
         layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
+        *layout.shapes.crop_sizes,
     )  # fmt: skip
     key_hash = splits.hash_bucket(repr(key), 16**8)
     path = (
@@ -260,58 +273,13 @@ def _filters_length(config: ml_collections.ConfigDict) -> bool:
 def _load_codec(config: ml_collections.ConfigDict, folder: epath.Path) -> Codec:
     """Build the configured codec, with the statistics of latents from the run's folder."""
     with distributed.share_errors():
-        codec = _codec_without_stats(config)
+        codec = image_codec.make_without_stats(config)
     if isinstance(codec, patches.PatchCodec):
         return codec
     index = _load_latent_index(config, folder, codec)
     if isinstance(codec, VQCodec) or not index.mean:  # The documents may have no images.
         return codec
     return dataclasses.replace(codec, mean=index.mean, std=index.deviation)
-
-
-def _codec_without_stats(config: ml_collections.ConfigDict) -> Codec:
-    """Build the configured codec, without statistics of latents."""
-    codec_args = config.codec.to_dict()
-    name = codec_args.pop("name", None)
-    makers: dict[str, Callable[..., Codec]] = {
-        "patches": patches.PatchCodec,
-        "vae": _uncalibrated_codec,
-        "vq": _vq_codec,
-    }
-    maker = paradigms.choose("codec.name", name, makers)
-    required = inspect.signature(maker).parameters.keys()
-    if codec_args.keys() != required:
-        raise UserError(
-            f"codec.name={name!r} requires exactly the keys {', '.join(required)} of codec; "
-            f"missing: {', '.join(sorted(required - codec_args.keys())) or 'none'}; unknown: "
-            f"{', '.join(sorted(codec_args.keys() - required)) or 'none'}."
-        )
-    return maker(**codec_args)
-
-
-def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
-    """Build a latent codec with mean 0 and std 1, to find wrong settings before data is encoded."""
-    autoencoder = _load_autoencoder(path)
-    channels = autoencoder.architecture.channels
-    zeros, ones = (0.0,) * channels, (1.0,) * channels
-    return LatentCodec(autoencoder, pixels, patch_size, mean=zeros, std=ones, divisor=divisor)
-
-
-def _vq_codec(path: str, pixels: int) -> VQCodec:
-    return VQCodec(_load_autoencoder(path), pixels)
-
-
-def _load_autoencoder(path: str) -> Autoencoder:
-    if path == path_keys.SHIPPED_CODEC:
-        return Autoencoder.load(epath.Path(shipped.CODEC))
-    folder = storage.resolve_path(path, "codec.path")
-    if not folder.exists():
-        raise UserError(
-            f"codec.path={path}: there is no such folder. Train an autoencoder with "
-            "--config=configs/codec.py:kl or :vq, or give the folder of an existing one with "
-            f"its config.json and .safetensors file.{path_keys.describe(path, 'codec.path')}"
-        )
-    return Autoencoder.load(folder)
 
 
 def _load_latent_index(
@@ -361,6 +329,7 @@ def _latent_dataset(
         autoencoder=autoencoder,
         splits={split: functools.partial(open_split, config, split) for split in ENCODED_SPLITS},
         pixels=config.codec.pixels,
+        crop_sizes=image_codec.crop_sizes(config),
     )
 
 

@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 
 from oneflow_jax.build import data
+from oneflow_jax.data import image_io, shuffle
 from oneflow_jax.data import layout as layouts
-from oneflow_jax.data import shuffle
 from oneflow_jax.data.document import Document
 from oneflow_jax.data.sources import Source
 from oneflow_jax.evaluation import caption_match, nearest_image
@@ -79,7 +79,10 @@ def measure_caption_match(config: ml_collections.ConfigDict) -> dict[str, float]
     images = [document.images() for document in documents]
     if not all(images) or not documents:
         return {}
-    features = np.stack([nearest_image.features(each[0]) for each in images])
+    pixels = config.source.pixels
+    features = np.stack(
+        [nearest_image.features(image_io.resize(each[0], pixels)) for each in images]
+    )
     match = caption_match.measure([document.text() for document in documents], features)
     if match is None:
         return {}

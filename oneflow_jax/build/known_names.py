@@ -43,7 +43,7 @@ def _list_source_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 
 def _list_captions(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    prepared = prepare.open_entry(prepare.parse_config(config.source), config.data.dir).load_last()
+    prepared = prepare.open_entry(custom_data.make_settings(config), config.data.dir).load_last()
     if prepared is None:
         return ()
     documents = prepare.open_folder(prepared.folder, "train")

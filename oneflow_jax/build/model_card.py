@@ -103,6 +103,7 @@ def _format_sizes(config: ml_collections.ConfigDict, parameters: int) -> list[st
         "paradigm": config.paradigm.name,
         "parameters": f"{parameters:,}",
         "images": f"{pixels} x {pixels} pixels, codec `{config.codec.name}`",
+        "aspect ratios": ", ".join(config.data.aspect_ratios),
         "row": f"{config.data.sequence_length} slots",
         "training": f"{config.steps:,} steps of {config.batch_size} rows",
         "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",

@@ -41,6 +41,7 @@ def make_suite(config: ml_collections.ConfigDict, layout: layouts.Layout) -> bas
         training=[document for document in training if _fits(document, layout)],
         encode=lambda text: layout.vocab.encode(text, allow_unknown=True) if text.strip() else [],
         text_slots=text_slots if has_cross_entropy else None,
+        pixels=layout.codec.pixels,
         full_metrics=config.evaluation.full_metrics,
     )
     return own_data.make_suite(own)
@@ -52,12 +53,12 @@ def make_example(document: Document, layout: layouts.Layout) -> own_data.Example
     A prompt cannot be laid out if the document is longer than a row, or has characters that the
     tokenizer does not know.
     """
-    example = own_data.Example(
-        document,
-        replace_by_gaps(document, "image", layout),
-        replace_by_gaps(document, "text", layout),
-    )
     try:
+        example = own_data.Example(
+            document,
+            replace_by_gaps(document, "image", layout),
+            replace_by_gaps(document, "text", layout),
+        )
         layout.row(document)
         for prompt in (example.image_prompt, example.text_prompt):
             layout.prompt_row(prompt)
@@ -77,7 +78,7 @@ def replace_by_gaps(document: Document, kind: str, layout: layouts.Layout) -> Do
         if is_text != (kind == "text"):
             parts += run
         elif not is_text:
-            parts.append(Gap("image"))
+            parts.append(layout.image_gap(run[0]))
         elif layout.variable_length:
             parts.append(Gap("text"))
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from oneflow_jax.data import prompt
+from oneflow_jax.data import image_shapes, prompt
 from oneflow_jax.errors import (
     INT32_MAX,
     UserError,
@@ -70,6 +70,15 @@ def prompt_text(field: str, value: object) -> None:
     text(field, value)
     try:
         prompt.split(value)
+    except UserError as error:
+        raise UserError(f"{field}={value!r}: {error}") from error
+
+
+def aspect_ratio(field: str, value: object) -> None:
+    """Check an aspect ratio such as "3:2"."""
+    text(field, value)
+    try:
+        image_shapes.parse_ratio(value)
     except UserError as error:
         raise UserError(f"{field}={value!r}: {error}") from error
 

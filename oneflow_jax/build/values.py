@@ -17,6 +17,7 @@ from oneflow_jax.build.value_checks import (
     POSITIVE,
     SIZE_OR_0,
     Check,
+    aspect_ratio,
     check_undeclared,
     fraction,
     integer,
@@ -133,6 +134,7 @@ DATA: dict[str, Check] = {
     "data.text_slot_multiple": SIZE_OR_0,
     "data.vocab_size": COUNT,
     "data.character_coverage": real(minimum=0.98, maximum=1),
+    "data.aspect_ratios": items(aspect_ratio),
     "data.overflow": one_of(overflow.OVERFLOW_POLICIES),
     "source.name": text,  # `data.sources` checks the name.
     "source.documents": COUNT,

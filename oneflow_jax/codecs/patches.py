@@ -37,7 +37,7 @@ class PatchCodec:
     """Codec whose latents are patches of pixels, normalized to mean 0 and variance 1.
 
     Attributes:
-        pixels: height and width of an image, in pixels.
+        pixels: height and width of a square image, in pixels.
         patch_size: height and width of a patch, in pixels; a divisor of `pixels`.
         image_channels: 3 for RGB, or 1 for grayscale.
         mean, std: mean and standard deviation of the data set's pixel values in [-1, 1].
@@ -65,7 +65,7 @@ class PatchCodec:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Rows and columns of patches of a square image."""
         return (self.pixels // self.patch_size,) * 2
 
     @property
@@ -77,9 +77,9 @@ class PatchCodec:
         """Encode a uint8 image `[H W 3]` as patches, float32 `[N C]`.
 
         Raises:
-            UserError: the image has another size.
+            UserError: height or width of the image is not a multiple of `patch_size`.
         """
-        base.check_image_size(pixels, self.pixels)
+        base.check_image_size(pixels, self.patch_size)
         values = pixels.astype(np.float32) / 127.5 - 1
         if self.image_channels == 1:
             values = reduce(values, "h w c -> h w 1", "mean")
@@ -89,9 +89,12 @@ class PatchCodec:
         """Convert pixels in [-1, 1], `[H W image_channels]`, to patches, float32 `[N C]`."""
         return to_patches((values - self.mean) / self.std, self.patch_size)
 
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Decode patches `[... N C]` to images, uint8 `[... H W 3]`."""
-        values = from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
+    def decode(self, latents: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
+        """Decode patches `[... N C]` to images, uint8 `[... H W 3]`.
+
+        `grid` is the rows and columns of patches; None for square images.
+        """
+        values = from_patches(np.asarray(latents, np.float32), grid or self.grid, self.patch_size)
         values = values * self.std + self.mean
         pixels = np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
         return np.repeat(pixels, 3 // self.image_channels, axis=-1)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from oneflow_jax.data import image_shapes
 from oneflow_jax.errors import UserError, check_integer, check_one_of
 
 
@@ -44,18 +45,24 @@ GAP_KINDS = ("text", "image", "document")
 class Gap:
     """A gap that the model fills with text, with one image, or with any number of texts and images.
 
-    `slots` is the number of text slots, in tokens. If it is None, the layout chooses the number.
-    Image gaps have no `slots`, since all images have the same size.
+    Attributes:
+        kind: one of `GAP_KINDS`.
+        slots: number of text slots, in tokens; if it is None, the layout chooses the number.
+        aspect_ratio: width to height of an image, such as "3:2"; None for a square.
 
     Raises:
-        UserError: the kind is unknown, or the number of slots is not a positive integer.
+        UserError: the kind is unknown, the number of slots is not a positive integer, or the aspect
+            ratio is malformed.
     """
 
     kind: Literal["text", "image", "document"]
     slots: int | None = None
+    aspect_ratio: str | None = None
 
     def __post_init__(self) -> None:
         check_one_of("Gap: kind", self.kind, GAP_KINDS)
+        if self.aspect_ratio is not None:
+            self._reduce_ratio(self.aspect_ratio)
         if self.slots is None:
             return
         if self.kind != "text":
@@ -66,8 +73,21 @@ class Gap:
         check_integer("Gap: slots", self.slots, 1)
         object.__setattr__(self, "slots", int(self.slots))
 
+    def _reduce_ratio(self, ratio: str) -> None:
+        if self.kind != "image":
+            raise UserError(
+                f"Gap: aspect_ratio={ratio!r}: a gap of kind {self.kind!r} has no aspect ratio. "
+                "Leave out aspect_ratio."
+            )
+        reduced = image_shapes.reduce_ratio(*image_shapes.parse_ratio(ratio))
+        # Equal gaps are equal objects.
+        value = None if reduced == image_shapes.SQUARE else reduced
+        object.__setattr__(self, "aspect_ratio", value)
+
     def __str__(self) -> str:
         """Return the tag of the gap in a prompt."""
+        if self.aspect_ratio is not None:
+            return f"<{self.kind} {self.aspect_ratio}>"
         return f"<{self.kind}>" if self.slots is None else f"<{self.kind}:{self.slots}>"
 
 
@@ -94,6 +114,16 @@ def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
     for text, group in itertools.groupby(parts, is_text):
         run = list(group)
         yield from [run] if text else ([part] for part in run)
+
+
+def proportions(part: Part) -> tuple[int, int]:
+    """Return width and height of an image or image gap, in any unit, such as pixels or latents."""
+    match part:
+        case Image(values) | EncodedImage(values):
+            return values.shape[1], values.shape[0]
+        case Gap("image", _, ratio):
+            return image_shapes.parse_ratio(ratio or image_shapes.SQUARE)
+    raise TypeError(f"{part!r} is not an image")
 
 
 def is_text(part: Part) -> bool:

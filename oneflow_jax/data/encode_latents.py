@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from oneflow_jax.codecs.autoencoder.autoencoder import Autoencoder
-from oneflow_jax.data import latent_reuse, latents
+from oneflow_jax.data import image_shapes, latent_reuse, latents
 from oneflow_jax.data.document import Document, EncodedImage, Image, Part
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import distributed, metric_writer
@@ -35,20 +35,22 @@ class LatentDataset:
         autoencoder: autoencoder that encodes the images.
         splits: functions that open the splits, by name. The mean and std of the latents are
             computed on the first split.
-        pixels: height and width that images must have.
+        pixels: height and width that square images must have.
+        crop_sizes: sizes (height, width) of all images, if they may differ; see
+            `image_shapes.ImageShapes.crop_sizes`.
     """
 
     folder: epath.Path
     autoencoder: Autoencoder
     splits: Mapping[str, Callable[[], Sequence[Document]]]
     pixels: int
+    crop_sizes: tuple[image_shapes.Size, ...] = ()
 
     def build_index(self) -> latents.LatentIndex:
         """Encode all missing shards, and return the index of the folder.
 
         Raises:
-            UserError: the folder holds latents of another codec, or an image is not `pixels` x
-                `pixels`.
+            UserError: the folder holds latents of another codec, or an image has another size.
         """
         with distributed.share_errors():
             index = self._load_index()
@@ -108,7 +110,7 @@ class LatentDataset:
             # Each shard has its own encoder, since the last bits of latents depend on the other
             # images in the batch. So a shard's content does not depend on which shards the process
             # wrote before.
-            encoder = CachingEncoder(self.autoencoder, self.pixels, stored)
+            encoder = CachingEncoder(self.autoencoder, self.pixels, stored, self.crop_sizes)
             shard.write(_encode_documents(source, encoder, numbers))
             progress.advance(done)
             progress.report(done, shard.path.name)
@@ -123,10 +125,15 @@ class CachingEncoder:
         autoencoder: Autoencoder,
         pixels: int,
         stored: latent_reuse.StoredLatents | None = None,
+        crop_sizes: Sequence[image_shapes.Size] = (),
     ) -> None:
-        """Initialize an encoder of `pixels` x `pixels` images, which reuses latents in `stored`."""
+        """Initialize an encoder of `pixels` x `pixels` images, which reuses latents in `stored`.
+
+        With `crop_sizes`, images have any of these sizes.
+        """
         self._autoencoder = autoencoder
         self._pixels = pixels
+        self._sizes = tuple(crop_sizes) or ((pixels, pixels),)
         self._stored = stored or latent_reuse.StoredLatents()
         self._cache: dict[str, np.ndarray] = {}
 
@@ -134,7 +141,7 @@ class CachingEncoder:
         """Yield the documents with their images encoded.
 
         Raises:
-            UserError: an image is not `pixels` x `pixels`.
+            UserError: an image has another size.
         """
         images = {_image_hash(image): image for each in documents for image in each.images()}
         for image in images.values():
@@ -143,10 +150,15 @@ class CachingEncoder:
         if len(self._cache) + len(new) > CACHE_SIZE:
             self._cache, new = {}, images
         latents_by_hash = {name: self._stored.find(name) for name in new}
-        missing = [name for name, values in latents_by_hash.items() if values is None]
-        if missing:
-            encoded = self._autoencoder.encode(np.stack([new[name] for name in missing]))
-            latents_by_hash |= dict(zip(missing, encoded, strict=True))
+        for size in self._sizes:
+            missing = [
+                name
+                for name, values in latents_by_hash.items()
+                if values is None and new[name].shape[:2] == size
+            ]
+            if missing:
+                encoded = self._autoencoder.encode(np.stack([new[name] for name in missing]))
+                latents_by_hash |= dict(zip(missing, encoded, strict=True))
         self._cache |= latents_by_hash
         for document in documents:
             yield Document(tuple(self._encode_part(part) for part in document.parts))
@@ -158,11 +170,12 @@ class CachingEncoder:
         return EncodedImage(self._cache[name], name)
 
     def _check_size(self, image: np.ndarray) -> None:
-        wanted = (self._pixels, self._pixels, 3)
-        if image.shape != wanted:
+        wanted = [(*size, 3) for size in self._sizes]
+        if image.shape not in wanted:
             raise UserError(
                 f"codec.pixels={self._pixels}: the data set has an image of shape {image.shape} "
-                f"instead of {wanted}. Change codec.pixels, or the data set's image size."
+                f"instead of {' or '.join(map(str, wanted))}. Change codec.pixels, or the data "
+                "set's image size."
             )
 
 
@@ -174,4 +187,8 @@ def _encode_documents(
 
 
 def _image_hash(image: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16)
+    height, width, _ = image.shape
+    if height != width:  # Images of one color and different shapes may have the same bytes.
+        digest.update(f"{height} x {width}".encode())
+    return digest.hexdigest()

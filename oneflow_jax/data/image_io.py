@@ -3,6 +3,7 @@
 import io
 import logging
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from oneflow_jax import errors
-from oneflow_jax.data import color_conversion, stated_colors, unread_formats
+from oneflow_jax.data import color_conversion, image_shapes, stated_colors, unread_formats
 
 READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
 """Exceptions that Pillow raises when it opens or decodes a file."""
@@ -18,13 +19,15 @@ READ_ERRORS = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombErro
 _WHITE = (255, 255, 255)
 
 
-def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
-    """Load the image in a file as RGB of `pixels` x `pixels` on white.
+def load(
+    path: str | pathlib.Path, pixels: int, crop_sizes: Sequence[image_shapes.Size] = ()
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Load the image in a file as RGB on white, of one of the sizes of a model.
 
     All modes that Pillow reads are supported. Transparent images are composited on white. Colors
     are converted to sRGB if the file has a color profile or states its colors in another way (see
     `stated_colors`). Gray values of more than 8 bits are scaled to 8 bits. The aspect ratio is
-    kept, and the image is padded with white to a square. The first frame of an animation is used.
+    kept, and the image is fitted as in `resize`. The first frame of an animation is used.
 
     Raises:
         UserError: the file does not exist, is not an image, or has an unknown range of values or an
@@ -41,7 +44,7 @@ def load(path: str | pathlib.Path, pixels: int) -> UInt8[np.ndarray, "pixels pix
     try:
         with PIL.Image.open(path) as picture:
             warn_of_profile(picture, f"image {str(path)!r}")
-            return to_square(picture, pixels)
+            return to_size(picture, pixels, crop_sizes)
     except color_conversion.UNCONVERTIBLE as error:
         raise errors.UserError(f"image {str(path)!r}: {error}.") from error
     except READ_ERRORS as error:
@@ -57,8 +60,19 @@ def _read_start(path: pathlib.Path) -> bytes:
         return file.read(512)
 
 
-def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels pixels 3"]:
+def to_size(
+    image: PIL.Image.Image, pixels: int, crop_sizes: Sequence[image_shapes.Size] = ()
+) -> UInt8[np.ndarray, "h w 3"]:
     """Convert a Pillow image in the same way as `load`.
+
+    Raises:
+        READ_ERRORS: see `to_upright`.
+    """
+    return resize_upright(to_upright(image), pixels, crop_sizes)
+
+
+def to_upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert a Pillow image to RGB in the same way as `load`, upright and in its own size.
 
     Raises:
         READ_ERRORS: the image cannot be read, or has an unknown range of values or an unknown color
@@ -68,7 +82,7 @@ def to_square(image: PIL.Image.Image, pixels: int) -> UInt8[np.ndarray, "pixels 
     image.load()
     limits = color_conversion.read_range(image)
     upright = PIL.ImageOps.exif_transpose(image)
-    return _pad_to_square(_composite_on_white(upright, limits), pixels)
+    return _composite_on_white(upright, limits)
 
 
 def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
@@ -85,9 +99,30 @@ def warn_of_profile(image: PIL.Image.Image, name: str) -> None:
         )
 
 
-def resize(image: UInt8[np.ndarray, "h w 3"], pixels: int) -> UInt8[np.ndarray, "n n 3"]:
-    """Resize `image` to `pixels` x `pixels`. Keep the aspect ratio, and pad with white."""
-    return _pad_to_square(PIL.Image.fromarray(image), pixels)
+def resize(
+    image: UInt8[np.ndarray, "h w 3"], pixels: int, crop_sizes: Sequence[image_shapes.Size] = ()
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Resize an image to one of the sizes of a model, and keep its aspect ratio.
+
+    Args:
+        image: the image.
+        pixels: height and width to which the image is padded with white, without `crop_sizes`.
+        crop_sizes: sizes (height, width) of which the nearest one is chosen. The image is scaled so
+            that it covers this size, and its edges are cut off.
+    """
+    return resize_upright(PIL.Image.fromarray(image), pixels, crop_sizes)
+
+
+def resize_upright(
+    image: PIL.Image.Image, pixels: int, crop_sizes: Sequence[image_shapes.Size] = ()
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Resize the result of `to_upright` in the same way as `resize`."""
+    if not crop_sizes:
+        return _pad_to_square(image, pixels)
+    height, width = image_shapes.choose_size(*image.size, crop_sizes)
+    if image.size == (width, height):
+        return np.array(image)
+    return np.array(PIL.ImageOps.fit(image, (width, height), PIL.Image.Resampling.LANCZOS))
 
 
 def to_png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from oneflow_jax.data import document as documents
-from oneflow_jax.data import overflow, spelling
+from oneflow_jax.data import image_shapes, overflow, spelling
 from oneflow_jax.data.document import Document, Gap, Text
 from oneflow_jax.data.layout import Layout
 from oneflow_jax.errors import UserError
@@ -22,11 +22,14 @@ from oneflow_jax.errors import UserError
 MAX_LAYOUTS = 64
 """Maximum number of layouts that are kept, the most frequent ones."""
 
-IMAGE = 0
-"""The number that stands for an image in a layout; other numbers are slots of text runs."""
+IMAGE = image_shapes.SQUARE
+"""A square image in a layout."""
 
-Runs = tuple[int, ...]
-"""A layout: the number of slots of each text run, and `IMAGE` for each image, in order."""
+Runs = tuple[int | str, ...]
+"""A layout: the number of slots of each text run, and the aspect ratio of each image, in order."""
+
+_OLD_IMAGE = 0
+"""The number of an image in files of earlier versions, which had only square images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,9 @@ class KnownLayouts:
         values = json.loads(text)
         rows = values["layouts"]
         return cls(
-            layouts=tuple(tuple(row["runs"]) for row in rows),
+            layouts=tuple(
+                tuple(IMAGE if run == _OLD_IMAGE else run for run in row["runs"]) for row in rows
+            ),
             counts=tuple(row["documents"] for row in rows),
             documents=values["documents"],
         )
@@ -72,7 +77,8 @@ def count(examples: Iterable[Document], layout: Layout) -> KnownLayouts:
         if 1 + sum(slots or image_slots for slots in runs) <= layout.length  # 1 is for BOS
     )
     # Sorted, so that the order of documents has no influence.
-    frequent = sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:MAX_LAYOUTS]
+    frequent = sorted(counter.items(), key=lambda item: (-item[1], _sort_key(item[0])))
+    frequent = frequent[:MAX_LAYOUTS]
     return KnownLayouts(
         layouts=tuple(runs for runs, _ in frequent),
         counts=tuple(number for _, number in frequent),
@@ -148,9 +154,20 @@ def fit(prompt: Document, layout: Layout, known: KnownLayouts | None) -> Distrib
 
 def _describe_runs(example: Document, layout: Layout) -> Runs:
     return tuple(
-        overflow.num_slots(layout, run) - 1 if documents.is_text(run[0]) else IMAGE  # without BOS
+        overflow.num_slots(layout, run) - 1  # without BOS
+        if documents.is_text(run[0])
+        else _describe_image(run[0], layout)
         for run in documents.group_runs(example.parts)
     )
+
+
+def _describe_image(part: documents.Part, layout: Layout) -> str:
+    return layout.image_gap(part).aspect_ratio or IMAGE
+
+
+def _sort_key(runs: Runs) -> list[tuple[int, str]]:
+    """Return a key that sorts layouts: images are before texts, and squares before other images."""
+    return [(0, "" if run == IMAGE else run) if isinstance(run, str) else (run, "") for run in runs]
 
 
 def _remaining_gaps(
@@ -164,7 +181,9 @@ def _remaining_gaps(
         return None
     goes_on = bool(start) and isinstance(start[-1][-1], Text)
     for run, slots in zip(start, runs, strict=False):
-        if documents.is_text(run[0]) != (slots != IMAGE):
+        if documents.is_text(run[0]) != isinstance(slots, int):
+            return None
+        if isinstance(slots, str) and _describe_image(run[0], layout) != slots:
             return None
         is_complete = documents.is_text(run[0]) and not (goes_on and run is start[-1])
         if is_complete and _count_slots(run, layout) != slots:
@@ -176,7 +195,10 @@ def _remaining_gaps(
             return None
         gaps += _text_gaps(slots, used, layout)
     for slots in runs[len(start) :]:
-        gaps += [Gap("image")] if slots == IMAGE else _text_gaps(slots, 0, layout)
+        if isinstance(slots, str):
+            gaps.append(Gap("image", aspect_ratio=slots))
+        else:
+            gaps += _text_gaps(slots, 0, layout)
     has_gap = any(isinstance(part, Gap) for run in start for part in run)
     return gaps if gaps or has_gap else None
 

@@ -9,7 +9,9 @@ no slot but marks a position where the model may insert.
 """
 
 import dataclasses
+import functools
 import itertools
+import math
 import operator
 from collections.abc import Iterator, Sequence
 
@@ -18,15 +20,18 @@ import numpy as np
 from oneflow_jax.canvas import Canvas, InsertPolicy, Modality
 from oneflow_jax.codecs.base import Codec
 from oneflow_jax.data import document as documents
-from oneflow_jax.data import spelling
+from oneflow_jax.data import image_shapes, spelling
 from oneflow_jax.data import vocab as vocabs
-from oneflow_jax.data.document import Document, EncodedImage, Gap, Image, Text
+from oneflow_jax.data.document import Document, EncodedImage, Gap, Image, Part, Text
 from oneflow_jax.errors import UserError
 
 _INSERT_POLICIES = {"text": int(InsertPolicy.TEXT), "document": int(InsertPolicy.ANY)}
 
 RowFields = dict[str, np.ndarray]
 """Fields of one `Canvas` row except `segment`, not padded to the row length."""
+
+ImageSlots = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Ids `[N]`, latents `[N C]` and positions `[N 3]` of the slots of one image, in reading order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Layout:
         has_markers: whether <image> precedes each image and <end> follows each document, for
             autoregressive models.
         text_first: whether all text of a document precedes its images.
+        aspect_ratios: aspect ratios of images, width to height.
     """
 
     vocab: vocabs.IdRanges
@@ -50,6 +56,13 @@ class Layout:
     text_slots: int
     has_markers: bool = False
     text_first: bool = False
+    aspect_ratios: tuple[str, ...] = (image_shapes.SQUARE,)
+
+    @functools.cached_property
+    def shapes(self) -> image_shapes.ImageShapes:
+        """The shapes of images."""
+        slot_pixels = self.codec.pixels // self.codec.grid[0]
+        return image_shapes.ImageShapes(self.codec.pixels, slot_pixels, self.aspect_ratios)
 
     @property
     def variable_length(self) -> bool:
@@ -110,15 +123,16 @@ class Layout:
             for b in range(len(canvas.modality))
         ]
         runs_by_row = [self._content_runs(row) for row in rows]
-        # The codec may be a network, so decode all images of the batch at once.
-        content = [
-            (row["ids"][at], row["latents"][at])
-            for row, runs in zip(rows, runs_by_row, strict=True)
-            for kind, at in runs
-            if kind == Modality.IMAGE
-        ]
-        stacked = map(np.stack, zip(*content, strict=True))
-        pictures = iter(self.decode_images(*stacked) if content else ())
+        pictures = iter(
+            self.decode_images(
+                [
+                    (row["ids"][at], row["latents"][at], row["position"][at])
+                    for row, runs in zip(rows, runs_by_row, strict=True)
+                    for kind, at in runs
+                    if kind == Modality.IMAGE
+                ]
+            )
+        )
         return [
             Document(
                 tuple(
@@ -131,12 +145,46 @@ class Layout:
             for row, runs in zip(rows, runs_by_row, strict=True)
         ]
 
-    def decode_images(self, ids: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """Decode ids `[n N]` or latents `[n N C]` of image slots to uint8 images `[n H W 3]`."""
-        if not self.codec.num_codes:
-            return self.codec.decode(latents)
-        # A slot that was never written does not hold a code. Clip its id to that of a valid code.
-        return self.codec.decode(np.clip(ids - self.vocab.codes.start, 0, self.codec.num_codes - 1))
+    def decode_images(self, images: Sequence[ImageSlots]) -> list[np.ndarray]:
+        """Decode the slots of images to uint8 images `[H W 3]`, which may differ in size."""
+        # The codec may be a network, so decode all images of a shape at once.
+        by_grid: dict[image_shapes.Size, list[int]] = {}
+        for number, (_, _, position) in enumerate(images):
+            rows, columns = position[:, 1:].max(axis=0) + 1
+            by_grid.setdefault((int(rows), int(columns)), []).append(number)
+        decoded: dict[int, np.ndarray] = {}
+        for grid, numbers in by_grid.items():
+            values = np.stack([images[n][0 if self.codec.num_codes else 1] for n in numbers])
+            if self.codec.num_codes:
+                # A slot that was never written does not hold a code. Clip its id to that of a
+                # valid code.
+                values = np.clip(values - self.vocab.codes.start, 0, self.codec.num_codes - 1)
+            decoded |= zip(numbers, self.codec.decode(values, grid), strict=True)
+        return [decoded[number] for number in range(len(images))]
+
+    def find_ratio(self, part: Part) -> str:
+        """Return the aspect ratio in `aspect_ratios` of an image or image gap.
+
+        Raises:
+            UserError: the layout has no such shape.
+        """
+        return self.shapes.find_ratio(*documents.proportions(part))
+
+    def image_gap(self, part: Part) -> Gap:
+        """Return the gap of the same shape as an image or image gap.
+
+        Raises:
+            UserError: the layout has no such shape.
+        """
+        return Gap("image", aspect_ratio=self.find_ratio(part))
+
+    def image_grid(self, part: Part) -> image_shapes.Size:
+        """Return the rows and columns of slots of an image or image gap.
+
+        Raises:
+            UserError: the layout has no such shape.
+        """
+        return self.shapes.grids[self.find_ratio(part)]
 
     def _encoded_fields(self, values: np.ndarray) -> RowFields:
         if not self.codec.num_codes:
@@ -206,11 +254,12 @@ class Layout:
 
         The caller checks this bound before it allocates memory for the slots.
         """
-        rows, columns = self.codec.grid
         return 1 + sum(
             (part.slots or 0)
             if isinstance(part, Gap) and part.kind == "text"
-            else rows * columns * (not documents.is_text(part))
+            else 0
+            if documents.is_text(part)
+            else math.prod(self.image_grid(part))
             for part in document.parts
         )
 
@@ -285,7 +334,7 @@ class Layout:
 
     def _image_slots(self, part: Image | EncodedImage | Gap, order: int) -> RowFields:
         """Lay out one given image or one image gap. All of its slots have the same `order`."""
-        rows, columns = self.codec.grid
+        rows, columns = self.image_grid(part)
         slots = rows * columns
         is_given = not isinstance(part, Gap)
         row = self._empty_slots(Modality.IMAGE, np.zeros(slots), np.full(slots, is_given))
@@ -293,6 +342,11 @@ class Layout:
             row |= self._encoded_fields(self.codec.encode(part.pixels))
         elif isinstance(part, EncodedImage):
             row |= self._encoded_fields(self.codec.from_stored(part.latents))
+        if {len(row["ids"]), len(row["latents"])} != {slots}:
+            raise UserError(
+                f"An image of {documents.proportions(part)} pixels or latents does not fit "
+                f"codec.pixels={self.codec.pixels}. Set codec.pixels, or resize the image."
+            )
         at_row, at_column = np.divmod(np.arange(slots), columns)
         return row | {"position": _positions(np.full(slots, order), at_row, at_column)}
 

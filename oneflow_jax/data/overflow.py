@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -31,7 +32,6 @@ class Source(Protocol):
 
 def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
     """Return the number of slots that `layout.row` would need for a document of these parts."""
-    rows, columns = layout.codec.grid
     if layout.text_first:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
     slots = 1 + layout.has_markers
@@ -39,7 +39,7 @@ def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
         if documents.is_text(run[0]):
             slots += _text_slots(layout, sum(_count_tokens(layout, part.text) for part in run))
         else:
-            slots += rows * columns + layout.has_markers
+            slots += math.prod(layout.image_grid(run[0])) + layout.has_markers
     return slots
 
 
@@ -119,6 +119,16 @@ def text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int
 def document_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
     """Return the number of slots that each document needs, in a sample of documents."""
     return [num_slots(layout, document.parts) for document in iter_outlines(source, max_documents)]
+
+
+def count_shapes(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:
+    """Count the images of each aspect ratio of the layout, in a sample of the documents."""
+    counts = dict.fromkeys(layout.aspect_ratios, 0)
+    for document in iter_outlines(source, max_documents):
+        for part in document.parts:
+            if not documents.is_text(part):
+                counts[layout.find_ratio(part)] += 1
+    return counts
 
 
 def iter_outlines(source: Source, max_documents: int) -> Iterator[Document]:

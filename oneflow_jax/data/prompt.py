@@ -12,10 +12,11 @@ import numpy as np
 import PIL.Image
 
 from oneflow_jax import errors
-from oneflow_jax.data import characters, color_conversion, document, image_io
+from oneflow_jax.data import characters, color_conversion, document, image_io, image_shapes
 
 TAGS = (
     ("<image>", "an image to generate"),
+    ("<image 3:2>", "an image of another aspect ratio, width to height"),
     ("<image:path/to.png>", "a given image"),
     ("<text>", "text to generate"),
     ("<text:5>", "text of 5 tokens to generate"),
@@ -28,7 +29,7 @@ _MAX_COUNT_DIGITS = 9
 PromptPart = str | np.ndarray | PIL.Image.Image | document.Gap
 """Text with tags, a given image (an array is uint8 `[height width 3]`), or a gap."""
 
-_TAG = re.compile(r"<(document|image|text)(?::([^<>]*))?>")
+_TAG = re.compile(r"<(document|image|text)(?::([^<>]*)| +([^<>]*))?>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +39,19 @@ class ImageTag:
     path: str
 
 
-def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Document:
+def parse(
+    prompt: PromptPart | Sequence[PromptPart],
+    pixels: int,
+    crop_sizes: Sequence[image_shapes.Size] = (),
+) -> document.Document:
     """Parse a prompt and return the document that it describes.
 
     Args:
       prompt: text with tags (`TAGS`), such as "a tiger <image:tiger.png> and <text:2>"; an image;
         a gap; or a list of these. A list of several items must contain an image or a gap.
-      pixels: width and height to which given images are resized.
+      pixels: width and height to which given images are resized, with white margins.
+      crop_sizes: sizes (height, width) to which given images are cropped instead; see
+        `image_io.resize`.
 
     Raises:
       UserError: the prompt is empty, is a list of several strings, holds something that is not a
@@ -57,11 +64,11 @@ def parse(prompt: PromptPart | Sequence[PromptPart], pixels: int) -> document.Do
     for piece in pieces:
         match piece:
             case str():
-                parts.extend(_load_part(part, pixels) for part in split(piece))
+                parts.extend(_load_part(part, pixels, crop_sizes) for part in split(piece))
             case document.Gap():
                 parts.append(piece)
             case _:
-                parts.append(document.Image(prepare_image(piece, pixels)))
+                parts.append(document.Image(prepare_image(piece, pixels, crop_sizes)))
     if not parts:
         raise errors.UserError(f"prompt {prompt!r} is empty. Give text or a tag. {_syntax_help()}")
     return document.Document(tuple(parts))
@@ -105,8 +112,10 @@ def escape(text: str) -> str:
     return "".join(escaped) + last
 
 
-def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarray:
-    """Return the pixels of a given image, resized to `pixels` x `pixels`.
+def prepare_image(
+    image: np.ndarray | PIL.Image.Image, pixels: int, crop_sizes: Sequence[image_shapes.Size] = ()
+) -> np.ndarray:
+    """Return the pixels of a given image, resized as in `image_io.resize`.
 
     Raises:
       UserError: the image cannot be read, or the argument is not an image.
@@ -116,7 +125,7 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
             raise errors.UserError(f"prompt: an image of {image.size} pixels is empty. Replace it.")
         try:
             image_io.warn_of_profile(image, "prompt: an image")
-            return image_io.to_square(image, pixels)
+            return image_io.to_size(image, pixels, crop_sizes)
         except color_conversion.UNCONVERTIBLE as error:
             raise errors.UserError(f"prompt: an image cannot be used: {error}.") from error
         except image_io.READ_ERRORS as error:
@@ -126,7 +135,7 @@ def prepare_image(image: np.ndarray | PIL.Image.Image, pixels: int) -> np.ndarra
             f"prompt: {repr(image)[:80]} is a {type(image).__name__}. Give strings, Pillow images, "
             "NumPy arrays, or gaps. For several prompts, use generate_batch."
         )
-    return image_io.resize(validate_image(image), pixels)
+    return image_io.resize(validate_image(image), pixels, crop_sizes)
 
 
 def validate_image(image: np.ndarray) -> np.ndarray:
@@ -154,17 +163,23 @@ def _check_single(prompt: PromptPart | Sequence[PromptPart]) -> None:
         )
 
 
-def _load_part(part: str | ImageTag | document.Gap, pixels: int) -> document.Part:
+def _load_part(
+    part: str | ImageTag | document.Gap, pixels: int, crop_sizes: Sequence[image_shapes.Size]
+) -> document.Part:
     match part:
         case str():
             return document.Text(part)
         case ImageTag(path):
-            return document.Image(image_io.load(path, pixels))
+            return document.Image(image_io.load(path, pixels, crop_sizes))
         case _:
             return part
 
 
 def _parse_tag(tag: re.Match[str]) -> ImageTag | document.Gap:
+    if tag[3] is not None:
+        if tag[1] != "image":
+            raise errors.UserError(f"prompt: {tag[0][:60]!r} is not a known tag. {_syntax_help()}")
+        return document.Gap("image", aspect_ratio=tag[3].strip())
     match tag[1], tag[2]:
         case kind, None:
             return document.Gap(kind)

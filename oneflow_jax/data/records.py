@@ -1,7 +1,8 @@
 """Conversion of documents to records of TFDS data sets, and of records to documents.
 
 A record has two fields. `document` is a JSON list of `{"text": words}` and `{"image": k}` in
-reading order. `images` is a list of images, and k is an index into this list. TFDS can read these
+reading order. `images` is a list of images, and k is an index into this list. An image that is not
+square also has `"ratio": "3:2"`, the reduced fraction of its width and height. TFDS can read these
 records without TensorFlow.
 """
 
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oneflow_jax.data import document as documents
-from oneflow_jax.data import image_io
+from oneflow_jax.data import image_io, image_shapes
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -40,7 +41,9 @@ def encode(document: documents.Document) -> dict[str, Any]:
             case documents.Text(text):
                 parts.append({"text": text})
             case documents.Image(pixels):
-                parts.append({"image": len(images)})
+                ratio = image_shapes.reduce_ratio(pixels.shape[1], pixels.shape[0])
+                shape = {} if ratio == image_shapes.SQUARE else {"ratio": ratio}
+                parts.append({"image": len(images)} | shape)
                 images.append(image_io.to_png(pixels))
             case _:
                 raise TypeError(f"documents with gaps cannot be stored; this one has {part}")
@@ -65,15 +68,17 @@ def deserialize(record: bytes) -> documents.Document:
 
 
 def deserialize_outline(record: bytes) -> documents.Document:
-    """Return the document of a record with a gap in place of each image, decoding no image.
+    """Return the document of a record with a gap of the same shape in place of each image.
 
-    This takes a small part of the time of `deserialize`, and is enough to count slots.
+    No image is decoded, so this takes a small part of the time of `deserialize`.
     """
     stored = tf_example_pb2.Example.FromString(record).features.feature["document"]
     parts = json.loads(stored.bytes_list.value[0])
     return documents.Document(
         tuple(
-            documents.Text(part["text"]) if "text" in part else documents.Gap("image")
+            documents.Text(part["text"])
+            if "text" in part
+            else documents.Gap("image", aspect_ratio=part.get("ratio"))
             for part in parts
         )
     )

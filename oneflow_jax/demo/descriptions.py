@@ -3,8 +3,8 @@
 from typing import Any
 
 from oneflow_jax.api.model import Model
+from oneflow_jax.data import image_shapes, sources
 from oneflow_jax.data import prompt as prompts
-from oneflow_jax.data import sources
 
 MAX_WORDS = 400
 """Maximum number of words of the tokenizer that the page lists for a model without names."""
@@ -24,6 +24,7 @@ def describe(name: str, model: Model) -> dict[str, Any]:
         "name": name,
         "can_edit": info.can_edit,
         "any_parts": info.chooses_parts,
+        "shapes": [ratio for ratio in info.aspect_ratios if ratio != image_shapes.SQUARE],
         "names": info.names,
         "words": () if info.names else info.words[:MAX_WORDS],
         "prompts": list_prompts(config.sampling.prompts) or DEFAULT_PROMPTS,

@@ -17,7 +17,8 @@ documents from their texts, and the texts from their images:
     text_copy_rate        fraction of texts that equal a training text
 
 A third task generates images of several texts, each with the same noises. Distances are means of
-absolute differences of pixels, 0 to 1; `reference_image_distance` is that of real documents:
+absolute differences of pixels, 0 to 1; `reference_image_distance` is that of real documents.
+Images that are not square are compared as squares with white margins (`OwnData.first_image`):
 
     image_distance           of different texts and different noises
     image_distance_captions  of different texts and the same noise; about 0 if texts have no effect
@@ -35,7 +36,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from rapidfuzz.distance import Levenshtein
 
-from oneflow_jax.data import shuffle
+from oneflow_jax.data import image_io, shuffle
 from oneflow_jax.data.document import Document
 from oneflow_jax.errors import UserError
 from oneflow_jax.evaluation import (
@@ -85,6 +86,7 @@ class OwnData:
         encode: function that maps a text to its tokens.
         text_slots: function that maps a document to the ids of its text slots; None if the text
             loss of the model is not a cross-entropy of these slots.
+        pixels: height and width of the images that are compared.
         full_metrics: whether to compute distances between sets of images.
     """
 
@@ -92,12 +94,13 @@ class OwnData:
     training: Sequence[Document]
     encode: Callable[[str], list[int]]
     text_slots: Callable[[Document], Int[np.ndarray, "n"]] | None
+    pixels: int
     full_metrics: bool = False
 
     @functools.cached_property
     def train_features(self) -> Float[np.ndarray, "n f"]:
         """Features of the first image of each training document."""
-        return _features([_first_image(document) for document in self.training])
+        return _features([self.first_image(document) for document in self.training])
 
     @functools.cached_property
     def frequencies(self) -> token_frequencies.TokenFrequencies:
@@ -108,7 +111,16 @@ class OwnData:
 
     def real_images(self, split: str) -> UInt8[np.ndarray, "n H W 3"]:
         """Return the first image of each example."""
-        return np.stack([_first_image(one.document) for one in self.examples[split]])
+        return np.stack([self.first_image(one.document) for one in self.examples[split]])
+
+    def first_image(self, document: Document) -> UInt8[np.ndarray, "n n 3"]:
+        """Return the first image of a document as a square; black if it has no image.
+
+        A model that ran out of slots generates no image. White margins complete an image that is
+        not a square.
+        """
+        missing = np.zeros((self.pixels, self.pixels, 3), np.uint8)
+        return image_io.resize(next(iter(document.images()), missing), self.pixels)
 
     def texts(self, split: str) -> list[str]:
         """Return the text of each example."""
@@ -257,7 +269,7 @@ def _nearest_texts(own: OwnData, split: str) -> list[str]:
     """Return for each example the text of the training image that is most similar to its own."""
     found = []
     for one in own.examples[split]:
-        features = nearest_image.features(_first_image(one.document))
+        features = nearest_image.features(own.first_image(one.document))
         distances = np.square(own.train_features - features).sum(axis=1)
         if split == "train":  # The nearest training image of a training document is its own.
             distances = np.where(distances < MIN_DISTANCE, np.inf, distances)
@@ -300,7 +312,7 @@ def _score_distances(
 def _measure_reference(own: OwnData) -> dict[str, float]:
     count = min(NUM_CAPTIONS * NUM_SEEDS, len(own.training))
     spread = [own.training[n * len(own.training) // count] for n in range(count)]
-    images = np.stack([_first_image(document) for document in spread])
+    images = np.stack([own.first_image(document) for document in spread])
     metrics = {"reference_image_distance": mean_distance(images, lambda *_: True)}
     if own.text_slots is None:
         return metrics
@@ -325,10 +337,11 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
     for n in (m * len(drawn) // count for m in range(count)):
         document = own.examples[split][n].document
         image = images[n]
+        shown = next(iter(drawn[n].images()), image)
         nearest = np.square(own.train_features - nearest_image.features(image)).sum(axis=1)
         training = own.training[int(nearest.argmin())]
         real = _first_image(document)
-        cells += [(real, document.text(), ""), (image, "", "")]
+        cells += [(real, document.text(), ""), (shown, "", "")]
         cells.append((_first_image(training), training.text(), ""))
         if written:
             text = written[n].text()
@@ -344,9 +357,8 @@ def _first_image(document: Document) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _generated_images(own: OwnData, generated: Sequence[Document]) -> UInt8[np.ndarray, "n H W 3"]:
-    """Return the first image of each document; black if a model ran out of slots for it."""
-    missing = np.zeros_like(_first_image(own.training[0]))
-    return np.stack([next(iter(document.images()), missing) for document in generated])
+    """Return the first image of each document, as a square."""
+    return np.stack([own.first_image(document) for document in generated])
 
 
 def _features(images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Float[np.ndarray, "n f"]:

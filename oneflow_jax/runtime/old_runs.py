@@ -26,6 +26,7 @@ DOCUMENT_DEFAULTS = {
     "init_from": "",
     "data.character_coverage": 1.0,
     "data.overflow": "error",
+    "data.aspect_ratios": ("1:1",),
     "model.attention": "xla",
     "model.embed_projection": True,
     "model.tied_embeddings": False,

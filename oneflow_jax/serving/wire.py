@@ -153,6 +153,7 @@ def write_info(name: str, model: Model | None) -> dict[str, Any]:
         "parameters": info.parameters,
         "tasks": list(info.tasks),
         "pixels": info.pixels,
+        "aspect_ratios": list(info.aspect_ratios),
         "image_slots": info.image_slots,
         "gap_tokens": info.gap_tokens,
         "slots": info.slots,

@@ -151,7 +151,7 @@ class Card {
     if (ink.textContent !== body) ink.textContent = body;
   }
 
-  /** Returns the target width of images, which are enlarged by the integer factor that comes closest. */
+  /** Returns the target width of square images. All images of one area are enlarged by the same integer factor. */
   wanted() {
     if (this.root.classList.contains("alone")) return Math.min(256, innerHeight * 0.27);
     return this.body.classList.contains("paired") ? 132 : 104; // three images fit into a card's width
@@ -162,7 +162,8 @@ class Card {
     const { width, height, image } = data.sheets[number];
     const canvas = figure.firstChild;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    figure.style.width = `${width * Math.max(1, Math.round(this.wanted() / width))}px`;
+    const factor = Math.max(1, Math.round(this.wanted() / Math.sqrt(width * height)));
+    figure.style.width = `${width * factor}px`;
     canvas.getContext("2d").drawImage(image, 0, row * height, width, height, 0, 0, width, height);
     canvas.setAttribute("aria-label", `${given ? "Given image" : `Image at t ${clock.toFixed(2)}`} in: ${words}`);
     const caption = figure.lastChild;

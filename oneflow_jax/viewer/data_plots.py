@@ -17,7 +17,7 @@ MIN_BARS = 4
 
 
 def plot_overview(stats: Mapping[str, Any], images: Sequence[np.ndarray]) -> bytes:
-    """Plot histograms of words and images per document, and images (uint8 `[n n 3]`), as PNG."""
+    """Plot histograms of words and images per document, and images (uint8 `[h w 3]`), as PNG."""
     drawn = figure.Figure(
         figsize=(11, 7), dpi=120, facecolor=fonts.BACKGROUND_COLOR, layout="constrained"
     )
@@ -67,15 +67,18 @@ def _bar_chart(axes: Any, counts: Mapping[str, int], title: str) -> None:  # noq
 
 
 def _image_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange images of one size in a grid, each with a thin frame."""
-    size = images[0].shape[0]
-    gap, frame = max(1, size // 12), max(1, size // 48)
-    cell = size + 2 * frame + gap
+    """Arrange images in a grid of cells that all of them fit, each image with a thin frame."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    gap, frame = max(1, height // 12), max(1, height // 48)
+    cell = height + 2 * frame + gap, width + 2 * frame + gap
     columns = min(GRID_COLUMNS, len(images))
     rows = -(-len(images) // columns)
-    sheet = np.full((rows * cell, columns * cell, 3), fonts.rgb(fonts.BACKGROUND_COLOR), np.uint8)
-    for number, picture in enumerate(images):
-        y, x = (part * cell for part in divmod(number, columns))
-        sheet[y : y + size + 2 * frame, x : x + size + 2 * frame] = fonts.rgb(fonts.LINE_COLOR)
-        sheet[y + frame : y + frame + size, x + frame : x + frame + size] = picture
+    size = rows * cell[0], columns * cell[1], 3
+    sheet = np.full(size, fonts.rgb(fonts.BACKGROUND_COLOR), np.uint8)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        y, x = row * cell[0] + frame, column * cell[1] + frame
+        bottom, right = y + image.shape[0], x + image.shape[1]
+        sheet[y - frame : bottom + frame, x - frame : right + frame] = fonts.rgb(fonts.LINE_COLOR)
+        sheet[y:bottom, x:right] = image
     return sheet

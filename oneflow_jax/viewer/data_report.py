@@ -78,6 +78,9 @@ def render_page(
         f"{count:,} {kind}" for kind, count in figures["contents"].items()
     )
     canvas = figures["canvas"]
+    if len(shapes := canvas["shapes"]) > 1:
+        counts = ", ".join(f"{count:,} of {ratio}" for ratio, count in shapes.items())
+        rows["images by aspect ratio, in a sample"] = counts
     for split, name in SPLIT_NAMES.items():
         label = f"documents {name}, in rows of {canvas['data.sequence_length']} slots"
         rows[label] = _describe_rows(canvas[split])

@@ -28,7 +28,7 @@ def write_filmstrip(
       steps: indices into `view.frames`, from top to bottom; negative ones count from the end.
     """
     frames = [view.frames[step] for step in steps]
-    heights = [max(_text_height(frame), IMAGE_WIDTH + 40) + 2 * GAP for frame in frames]
+    heights = [_frame_height(frame) + 2 * GAP for frame in frames]
     columns = _assign_columns(frames)
     width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
     canvas = Image.new("RGB", (width, sum(heights) + 2 * (MARGIN - GAP)), fonts.BACKGROUND_COLOR)
@@ -70,7 +70,7 @@ def draw_frames(frames: Sequence[trajectory.Frame]) -> list[Image.Image]:
     """
     columns = _assign_columns(frames)
     width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
-    height = max(max(_text_height(frame), IMAGE_WIDTH + 40) for frame in frames) + 2 * MARGIN
+    height = max(map(_frame_height, frames)) + 2 * MARGIN
     drawn = []
     for frame in frames:
         canvas = Image.new("RGB", (width, height), fonts.BACKGROUND_COLOR)
@@ -110,7 +110,7 @@ def _draw_frame(
             + 2 * GAP
             + columns[part.key] * (IMAGE_WIDTH + 2 * GAP)
         )
-        image = drawing.upscale(Image.fromarray(part.x_t), IMAGE_WIDTH)
+        image = _enlarge(part)
         drawing.paste_framed(canvas, image, (left, top))
         line = top + image.height + 14
         _draw_progress(draw, (left, line), (left + image.width, line), part)
@@ -158,6 +158,17 @@ def _draw_progress(
     if part.time:  # Pillow would draw a dot for a line of length 0.
         reached = (a + (b - a) * part.time for a, b in zip(start, end, strict=True))
         draw.line((*start, *reached), fonts.GIVEN_COLOR if part.given else fonts.ACCENT_COLOR, 4)
+
+
+def _enlarge(part: trajectory.ImageView) -> Image.Image:
+    """Return an image as it is drawn: at most `IMAGE_WIDTH` pixels wide if it can be."""
+    return drawing.upscale(Image.fromarray(part.x_t), IMAGE_WIDTH)
+
+
+def _frame_height(frame: trajectory.Frame) -> int:
+    """Return the height of a frame: of its text or of its highest image, in pixels."""
+    images = [_enlarge(part).height for part in frame.images()]
+    return max(_text_height(frame), *(height + 40 for height in (IMAGE_WIDTH, *images)))
 
 
 def _text_height(frame: trajectory.Frame) -> int:

@@ -51,18 +51,18 @@ DecodedImages = dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]]
 def _decode_images(layout: layouts.Layout, batch_trajectory: Trajectory) -> DecodedImages:
     """Decode the images of all steps in one call, which is faster if the codec is a network."""
     canvas = batch_trajectory.canvas
-    images: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
+    images: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
     for at_moment in np.ndindex(canvas.modality.shape[:2]):
         layers = (x[at_moment] for x in (canvas.modality, canvas.span, canvas.position))
         for kind, at in layouts.iter_parts(*layers):
             if kind == Modality.IMAGE:
                 place = (*at_moment, int(at[0]))
-                whole = (canvas.ids, canvas.latents, batch_trajectory.x1_hat)
+                whole = (canvas.ids, canvas.latents, batch_trajectory.x1_hat, canvas.position)
                 images[place] = tuple(x[at_moment][at] for x in whole)
-    if not images:
-        return {}
-    ids, latents, predictions = map(np.stack, zip(*images.values(), strict=True))
-    states, predictions = (layout.decode_images(ids, x) for x in (latents, predictions))
+    states, predictions = (
+        layout.decode_images([(each[0], each[which], each[3]) for each in images.values()])
+        for which in (1, 2)
+    )
     return dict(zip(images, zip(states, predictions, strict=True), strict=True))
 
 

@@ -54,5 +54,5 @@ def test_invalid_patch_sizes_are_reported():
     ):
         with pytest.raises(UserError, match=message):
             patches.PatchCodec(**settings | change)
-    with pytest.raises(UserError, match=r"\(4, 6, 3\).*\(6, 6, 3\).*codec\.pixels"):
-        patches.PatchCodec(**settings).encode(np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(UserError, match=r"\(5, 6, 3\).*multiples of 2.*codec\.pixels"):
+        patches.PatchCodec(**settings).encode(np.zeros((5, 6, 3), np.uint8))

@@ -22,7 +22,7 @@ def encode(image, image_format="PNG", **options):
 
 
 def first_pixel(image):
-    return image_io.to_square(image, 4)[0, 0].astype(int)
+    return image_io.to_size(image, 4)[0, 0].astype(int)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -50,7 +50,7 @@ def test_an_srgb_profile_changes_no_pixel():
     profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
     noise = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     image = encode(PIL.Image.fromarray(noise), icc_profile=profile)
-    np.testing.assert_array_equal(image_io.to_square(image, 4), noise)
+    np.testing.assert_array_equal(image_io.to_size(image, 4), noise)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
@@ -85,7 +85,7 @@ def test_transparency_is_kept_through_a_profile():
     image = PIL.Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     image.putpixel((0, 0), (*COLOR, 255))
     profile = icc_profiles.rgb_profile(icc_profiles.ADOBE_RGB, 2.2)
-    pixels = image_io.to_square(encode(image, icc_profile=profile), 4).astype(int)
+    pixels = image_io.to_size(encode(image, icc_profile=profile), 4).astype(int)
     wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.ADOBE_RGB, 2.2)
     assert abs(pixels[0, 0] - wanted).max() <= 2
     assert (pixels[3, 3] == 255).all()
@@ -160,7 +160,7 @@ SCALED_IMAGES = {
 
 @pytest.mark.parametrize("name", SCALED_IMAGES)
 def test_deep_images_are_scaled_by_their_range(name):
-    pixels = image_io.to_square(SCALED_IMAGES[name](), 4)[..., 0].astype(float)
+    pixels = image_io.to_size(SCALED_IMAGES[name](), 4)[..., 0].astype(float)
     assert abs(pixels - EXPECTED_RAMP).max() <= 1
 
 
@@ -187,7 +187,7 @@ def test_orientation_is_applied_at_16_bits():
     image = PIL.Image.fromarray(np.array([[0, 65535]], np.uint16))
     exif = PIL.Image.Exif()
     exif[0x0112] = 3  # upside down
-    pixels = image_io.to_square(encode(image, exif=exif), 2)
+    pixels = image_io.to_size(encode(image, exif=exif), 2)
     assert pixels[0, 0, 0] > pixels[0, 1, 0]
 
 

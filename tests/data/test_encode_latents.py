@@ -379,3 +379,19 @@ def test_two_real_processes_write_the_files_of_one(tmp_path):
     assert len([name for name in files if name.endswith(".array_record")]) == 5 + 2
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_images_of_several_shapes_are_encoded_each_in_its_own_shape():
+    """Images of one color and of different shapes may have the same bytes."""
+    sizes = ((8, 8), (4, 12), (12, 4))
+    images = [Image(np.full((*size, 3), 7, np.uint8)) for size in (*sizes, sizes[1])]
+    encoder = CachingEncoder(Means(), PIXELS, crop_sizes=sizes)
+    (document,) = encoder([Document(tuple(images))])
+    shapes = [part.latents.shape for part in document.parts]
+    assert shapes == [(4, 4, 3), (2, 6, 3), (6, 2, 3), (2, 6, 3)]
+    assert len({part.image_hash for part in document.parts}) == 3
+    wrong = Document((Image(np.zeros((8, 12, 3), np.uint8)),))
+    with pytest.raises(
+        UserError, match=r"shape \(8, 12, 3\) instead of \(8, 8, 3\) or \(4, 12, 3\)"
+    ):
+        next(encoder([wrong]))

@@ -173,3 +173,26 @@ def test_nested_lists_and_documents_suggest_generate_batch():
     for several in ([["a", "<image>"], ["b"]], [document.Document(()), document.Document(())]):
         with pytest.raises(errors.UserError, match="generate_batch"):
             prompt.parse(several, 8)
+
+
+def test_an_image_gap_may_have_an_aspect_ratio():
+    parsed = prompt.parse("a <image 3:2> b <image  4:6> <image 2:2>", 8)
+    assert (parsed.parts[1], parsed.parts[3]) == tuple(
+        document.Gap("image", aspect_ratio=ratio) for ratio in ("3:2", "2:3")
+    )
+    assert parsed.parts[-1] == document.Gap("image")
+    assert prompt.format(parsed) == "a <image 3:2> b <image 2:3> <image>"
+    for wrong in ("<image wide>", "<image 3>", "<image 3:0>"):
+        with pytest.raises(errors.UserError, match=r"not WIDTH:HEIGHT"):
+            prompt.parse(wrong, 8)
+    with pytest.raises(errors.UserError, match=r"'<text 3:2>' is not a known tag"):
+        prompt.parse("<text 3:2>", 8)
+
+
+def test_given_images_are_cropped_to_the_nearest_size():
+    sizes = ((8, 8), (6, 10))
+    wide, square = (np.full((30, width, 3), 90, np.uint8) for width in (45, 30))
+    first, second, _ = prompt.parse([wide, square, "<text>"], 8, sizes).parts
+    assert first.pixels.shape == (6, 10, 3)
+    assert second.pixels.shape == (8, 8, 3)
+    assert (first.pixels == 90).all()

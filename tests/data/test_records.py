@@ -47,3 +47,14 @@ def test_an_outline_has_the_texts_and_a_gap_for_each_image():
     expected = (document.Text("a fox"), gap, document.Text("two"), gap)
     assert records.deserialize_outline(record).parts == expected
     assert records.deserialize(record).text() == whole.text()
+
+
+def test_records_of_images_that_are_not_square_have_their_shape():
+    images = [document.Image(np.zeros((*size, 3), np.uint8)) for size in ((6, 10), (4, 4), (9, 6))]
+    whole = document.Document(tuple(images))
+    expected = [{"image": 0, "ratio": "5:3"}, {"image": 1}, {"image": 2, "ratio": "2:3"}]
+    assert json.loads(records.encode(whole)["document"]) == expected
+    gaps = records.deserialize_outline(records.serialize(whole)).parts
+    assert list(map(str, gaps)) == ["<image 5:3>", "<image>", "<image 2:3>"]
+    sizes = [image.shape for image in records.deserialize(records.serialize(whole)).images()]
+    assert sizes == [(6, 10, 3), (4, 4, 3), (9, 6, 3)]

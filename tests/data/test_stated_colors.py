@@ -170,7 +170,7 @@ def test_truncated_chunk_is_counted():
 def test_images_in_prompts_are_converted():
     opened = PIL.Image.open(io.BytesIO(make_png(cicp_chunk(12, 13))))
     wanted = icc_profiles.expected_srgb(COLOR, icc_profiles.DISPLAY_P3, decode_srgb)
-    assert abs(image_io.to_square(opened, 4)[0, 0].astype(int) - wanted).max() <= 1
+    assert abs(image_io.to_size(opened, 4)[0, 0].astype(int) - wanted).max() <= 1
 
 
 def make_avif(primaries, transfer, **options):

@@ -64,6 +64,7 @@ class FakeModel:
             can_edit=self.can_edit,
             words=("a", "red"),
             names=NAMES,
+            aspect_ratios=("1:1", "3:2"),
         )
 
     def list_warnings(self, prompt):

@@ -123,17 +123,24 @@ def test_the_same_request_again_gets_a_new_seed(tab, fake):
 
 def test_typed_tags_become_boxes(tab, fake):
     editor(tab).fill("")
-    editor(tab).press_sequentially("1 < 2 <text:3> and <image>.")
-    assert read_gaps(tab) == ["text, 3 tokens", "image"]
+    editor(tab).press_sequentially("1 < 2 <text:3> and <image 3:2>.")
+    assert read_gaps(tab) == ["text, 3 tokens", "image 3:2"]
     generate(tab)
     wait_until_finished(tab)
     assert [str(part) for part in last_request(fake)[0]] == [
         "1 < 2",
         "<text:3>",
         "and",
-        "<image>",
+        "<image 3:2>",
         ".",
     ]
+
+
+def test_a_button_inserts_an_image_of_each_aspect_ratio(tab):
+    editor(tab).fill("")
+    button(tab, "+ image 3:2").click()
+    assert read_gaps(tab) == ["image 3:2"]
+    assert button(tab, "+ image 1:1").count() == 0
 
 
 def test_several_tags_at_once_become_boxes(tab, fake):
@@ -477,7 +484,7 @@ def test_prompts_are_split_and_escaped_as_in_python(tab):
         escaped = tab.evaluate("escapePrompt", text)
         assert escaped == prompts.escape(text)
         assert tab.evaluate("splitPrompt", escaped) == [{"text": text.strip()}]
-    text = r"a \<b <image> c \\<text:2>"
+    text = r"a \<b <image> c <image 3:2> d \\<text:2>"
     expected = [str(part) for part in prompts.split(text)]
     parts = tab.evaluate("splitPrompt", text)
     assert [part.get("text") or part["gap"] for part in parts] == expected

@@ -32,6 +32,7 @@ def make_own(**changes):
         "examples": {"heldout": examples[NUM_TRAIN:], "train": examples[:8]},
         "training": documents[:NUM_TRAIN],
         "encode": encode,
+        "pixels": 8,
         "text_slots": lambda document: np.array(encode(document.text())),
     }
     return own_data.OwnData(**settings | changes)
@@ -147,3 +148,17 @@ def test_a_split_without_examples_has_no_tasks():
     nothing = make_own(examples={"heldout": [], "train": []}, training=[])
     assert own_data.make_suite(nothing).tasks == ()
     assert own_data.make_suite(nothing).measure_reference() == {}
+
+
+def test_images_of_all_shapes_are_compared_as_squares_and_shown_whole():
+    wide = np.full((4, 12, 3), 20, np.uint8)
+    document = Document((Image(wide), Text("a dark thing")))
+    example = own_data.Example(document, Document((Gap("image"),)), Document((Gap("text"),)))
+    own = make_own(examples={"heldout": [example, *make_own().examples["heldout"]], "train": []})
+    square = own.first_image(document)
+    assert square.shape == (8, 8, 3)
+    assert (square[3:5] == 20).all()
+    assert (square[[0, -1]] == 255).all()
+    assert score(own, "text_to_image_heldout", list_documents(own))["image_match_heldout"] == 1
+    sheet = own_data.make_suite(own).make_sheet({"text_to_image_heldout": list_documents(own)})
+    assert sheet.cells[0][0].shape == sheet.cells[1][0].shape == wide.shape

@@ -70,6 +70,7 @@ def test_page_shows_each_text_beside_its_image(tmp_path):
     usage = summary.summarize_slots(
         64, "split", {"train": np.array([1, 3]), "heldout": np.array([1])}
     )
+    usage["shapes"] = {"1:1": 1_200, "3:2": 7}
     stats = DatasetStats()
     for document in source:
         stats.add_kept(document, "train", "a.png")
@@ -80,6 +81,7 @@ def test_page_shows_each_text_beside_its_image(tmp_path):
     assert "batch_size</th><td>1,024</td><td>so that a &lt; b</td>" in page
     assert "1 of 2 documents fit a row, 1 split into 3 parts" in page
     assert "documents kept</th><td>2 (2 for training, 0 held out)</td>" in page
+    assert "<td>1,200 of 1:1, 7 of 3:2</td>" in page
     pairs = re.findall(r'src="data:image/png;base64,([^"]*)"><p>(.*)</p>', page)
     assert [text for _, text in pairs] == ["a red square", "a &lt;green&gt; square"]
     shown = [PIL.Image.open(io.BytesIO(base64.b64decode(image))) for image, _ in pairs]

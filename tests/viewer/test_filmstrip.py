@@ -62,3 +62,15 @@ def test_filmstrip_draws_an_image_inserted_before_another_beside_it(tmp_path):
         for color in counts
     }
     assert lefts["blue"] < lefts["red"]
+
+
+def test_a_high_image_is_drawn_whole(tmp_path):
+    high = np.zeros((30, 10, 3), np.uint8)
+    high[-1] = examples.COLORS["red"]
+    frame = trajectory.Frame(1.0, (trajectory.ImageView(1, high, None, 1.0),))
+    filmstrip.write_filmstrip(
+        tmp_path / "film.png", trajectory.TrajectoryView("", "", (frame,)), [0]
+    )
+    assert examples.COLORS["red"] in read_colors(tmp_path / "film.png")
+    (drawn,) = filmstrip.draw_frames([frame])
+    assert examples.COLORS["red"] in {color for _, color in drawn.getcolors(2**20)}

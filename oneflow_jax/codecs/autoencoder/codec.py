@@ -32,7 +32,7 @@ class VQCodec:
 
     Attributes:
         autoencoder: a VQModel.
-        pixels: height and width of an image, in pixels.
+        pixels: height and width of a square image, in pixels.
     """
 
     autoencoder: Autoencoder
@@ -60,7 +60,7 @@ class VQCodec:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of codes."""
+        """Rows and columns of codes of a square image."""
         return (self.pixels // self.autoencoder.architecture.downscale_factor,) * 2
 
     @property
@@ -72,18 +72,21 @@ class VQCodec:
         """Encode a uint8 image `[H W 3]` as codes, int `[N]`.
 
         Raises:
-            UserError: the image has another size.
+            UserError: height or width of the image is not a multiple of the pixels of a slot.
         """
-        base.check_image_size(pixels, self.pixels)
+        base.check_image_size(pixels, self.pixels // self.grid[0])
         return self.autoencoder.encode_codes(pixels[None])[0].reshape(-1)
 
     def from_stored(self, values: np.ndarray) -> np.ndarray:
         """Convert stored codes, float32 `[h w 1]`, to int `[N]`."""
         return np.rint(values).astype(np.int32).reshape(-1)
 
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Decode codes `[... N]` to images, uint8 `[... H W 3]`."""
-        flat = codes.reshape(-1, *self.grid)
+    def decode(self, codes: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
+        """Decode codes `[... N]` to images, uint8 `[... H W 3]`.
+
+        `grid` is the rows and columns of codes; None for square images.
+        """
+        flat = codes.reshape(-1, *(grid or self.grid))
         pictures = self.autoencoder.decode_codes(flat)
         return pictures.reshape(*codes.shape[:-1], *pictures.shape[1:])
 
@@ -94,7 +97,7 @@ class LatentCodec:
 
     Attributes:
         autoencoder: the model that encodes images and decodes latents.
-        pixels: height and width of an image, in pixels.
+        pixels: height and width of a square image, in pixels.
         patch_size: height and width of a slot, in latents.
         mean, std: mean and standard deviation of the data set's latents, per channel.
         divisor: additional divisor of normalized latents: 1 gives a std of 1, and 2 a std of 0.5.
@@ -131,7 +134,7 @@ class LatentCodec:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of slots."""
+        """Rows and columns of slots of a square image."""
         return (
             self.pixels // (self.autoencoder.architecture.downscale_factor * self.patch_size),
         ) * 2
@@ -145,9 +148,9 @@ class LatentCodec:
         """Encode a uint8 image `[H W 3]` as slots, float32 `[N C]`.
 
         Raises:
-            UserError: the image has another size.
+            UserError: height or width of the image is not a multiple of the pixels of a slot.
         """
-        base.check_image_size(pixels, self.pixels)
+        base.check_image_size(pixels, self.pixels // self.grid[0])
         return self.from_stored(self.autoencoder.encode(pixels[None])[0])
 
     def from_stored(self, values: np.ndarray) -> np.ndarray:
@@ -155,9 +158,12 @@ class LatentCodec:
         scaled = (values - np.float32(self.mean)) / (np.float32(self.std) * self.divisor)
         return to_patches(scaled.astype(np.float32), self.patch_size)
 
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Decode slots `[... N C]` to images, uint8 `[... H W 3]`."""
-        values = from_patches(np.asarray(latents, np.float32), self.grid, self.patch_size)
+    def decode(self, latents: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
+        """Decode slots `[... N C]` to images, uint8 `[... H W 3]`.
+
+        `grid` is the rows and columns of slots; None for square images.
+        """
+        values = from_patches(np.asarray(latents, np.float32), grid or self.grid, self.patch_size)
         values = values * np.float32(self.std) * self.divisor + np.float32(self.mean)
         flat = values.reshape(-1, *values.shape[-3:]).astype(np.float32)
         pictures = self.autoencoder.decode(flat)

@@ -46,6 +46,7 @@ REPAIRS = {
     "16 bits": "16 bits or floats were converted to 8 bits",
     "color profile": "colors were converted to sRGB",
     "unusable color profile": "a profile that is damaged or does not fit the image was ignored",
+    "cropped": "more than a quarter of the image was cut off; see data.aspect_ratios",
     "wrong extension": "the file was read according to its content, not its extension",
     "cut into sections": "the text had more than 20,000 words or 100,000 characters",
 }

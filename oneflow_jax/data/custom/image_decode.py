@@ -1,14 +1,21 @@
-"""Decoding of images from any source to pixels of one size."""
+"""Decoding of images from any source to pixels of the sizes of a model."""
 
 import io
 import pathlib
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
-from oneflow_jax.data import color_conversion, image_io, stated_colors, unread_formats
+from oneflow_jax.data import (
+    color_conversion,
+    image_io,
+    image_shapes,
+    stated_colors,
+    unread_formats,
+)
 from oneflow_jax.data.custom.errors import DataError
 
 FORMATS = {
@@ -33,10 +40,17 @@ EXTENSIONS = tuple(
 
 _DEEP_MODES = ("I", "F")
 
+MIN_KEPT = 0.75
+"""If less than this fraction of an image is left after cropping, the image counts as repaired."""
+
 
 def decode_image(
-    data: bytes, name: str, pixels: int, max_megapixels: float
-) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], set[str]]:
+    data: bytes,
+    name: str,
+    pixels: int,
+    max_megapixels: float,
+    crop_sizes: Sequence[image_shapes.Size] = (),
+) -> tuple[UInt8[np.ndarray, "h w 3"], set[str]]:
     """Decode an image; return its pixels and the set of repairs (keys of `REPAIRS`).
 
     Args:
@@ -44,6 +58,8 @@ def decode_image(
         name: name of the file, for its extension.
         pixels: height and width of the result. The aspect ratio is kept, and the margins are white.
         max_megapixels: maximum size in megapixels; a larger image is rejected before decoding.
+        crop_sizes: sizes (height, width), to the nearest of which the image is scaled and cropped
+            instead.
 
     Raises:
         DataError: the file is empty, damaged or too large, its format is not one of `FORMATS`, or
@@ -54,7 +70,7 @@ def decode_image(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Relevant problems are detected below.
         try:
-            return _decode(data, name, pixels, max_megapixels)
+            return _decode(data, name, pixels, max_megapixels, crop_sizes)
         except DataError:
             raise
         except color_conversion.UnknownRangeError as error:
@@ -72,8 +88,12 @@ def decode_image(
 
 
 def _decode(
-    data: bytes, name: str, pixels: int, max_megapixels: float
-) -> tuple[UInt8[np.ndarray, "pixels pixels 3"], set[str]]:
+    data: bytes,
+    name: str,
+    pixels: int,
+    max_megapixels: float,
+    crop_sizes: Sequence[image_shapes.Size],
+) -> tuple[UInt8[np.ndarray, "h w 3"], set[str]]:
     with PIL.Image.open(io.BytesIO(data), formats=list(FORMATS)) as picture:
         _check_camera(picture, name)
         width, height = picture.size
@@ -100,8 +120,13 @@ def _decode(
             repairs.add("transparency")
         if image_format == "JPEG":
             # To save time, decode at a smaller size, but at least at twice the size of the result.
-            picture.draft(None, (2 * pixels, 2 * pixels))
-        return image_io.to_square(picture, pixels), repairs
+            longest = max([pixels, *map(max, crop_sizes)])
+            picture.draft(None, (2 * longest, 2 * longest))
+        upright = image_io.to_upright(picture)
+        resized = image_io.resize_upright(upright, pixels, crop_sizes)
+        if crop_sizes and image_shapes.kept_fraction(upright.size, resized.shape[:2]) < MIN_KEPT:
+            repairs.add("cropped")
+        return resized, repairs
 
 
 def _check_camera(picture: PIL.Image.Image, name: str) -> None:

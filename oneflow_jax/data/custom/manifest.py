@@ -106,6 +106,7 @@ def load(folder: pathlib.Path) -> Manifest | None:
         return None
     settings = values["settings"]
     settings["columns"] = tuple(settings["columns"])
+    settings["crop_sizes"] = tuple(map(tuple, settings.get("crop_sizes", ())))
     units = tuple(
         WorkUnit(tuple(unit["files"]), unit["start"], unit["stop"]) for unit in values["units"]
     )

@@ -50,7 +50,8 @@ def parse_config(source_config: Mapping[str, object]) -> Settings:
     Raises:
         UserError: a setting is unknown or out of range.
     """
-    known = list(inspect.signature(Settings).parameters)
+    # The sizes of images follow from keys of other sections.
+    known = [name for name in inspect.signature(Settings).parameters if name != "crop_sizes"]
     for key in source_config:
         if key not in (*known, "name"):
             raise UserError(f"data set 'own' has no setting {key!r}. It has: {', '.join(known)}.")

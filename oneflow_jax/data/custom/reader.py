@@ -28,7 +28,9 @@ class Settings:
         path: a folder or one file, on a disk or in a bucket (gs:// or s3://); with `format` "tfds",
             it may also be the name of a data set.
         format: a key of `formats.READERS`, or "auto" to detect it from the file names.
-        pixels: height and width to which images are resized.
+        pixels: height and width to which images are resized, with white margins.
+        crop_sizes: sizes (height, width) in pixels, to the nearest of which images are cropped; ()
+            for images with white margins. The sizes follow from `data.aspect_ratios`.
         glob: pattern of the relative paths of the files to read, such as "guide/*".
         image_root: folder below `path` to which image paths in the data are relative. With "",
             several folders are searched; see `image_value.make_locator`.
@@ -53,6 +55,7 @@ class Settings:
     max_megapixels: float = 50.0
     read_timeout: float = 60.0
     deduplicate: bool = dataclasses.field(default=False, repr=False)  # see `later_fields`
+    crop_sizes: tuple[tuple[int, int], ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Check that the values are in range."""
@@ -76,7 +79,8 @@ class Settings:
         `repr` names data that earlier versions prepared. It has the same value as in these
         versions, so their data is found.
         """
-        return " deduplicate" if self.deduplicate else ""
+        crop = f" crop {self.crop_sizes}" if self.crop_sizes else ""
+        return (" deduplicate" if self.deduplicate else "") + crop
 
     @property
     def location(self) -> epath.Path:

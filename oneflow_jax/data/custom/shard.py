@@ -117,7 +117,11 @@ def _clean_part(
         raise part
     if isinstance(part, RawImage):
         pixels, repairs = image_decode.decode_image(
-            part.load(), part.name, settings.pixels, settings.max_megapixels
+            part.load(),
+            part.name,
+            settings.pixels,
+            settings.max_megapixels,
+            settings.crop_sizes,
         )
         cleaned: Part = Image(pixels)
     else:

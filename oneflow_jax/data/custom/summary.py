@@ -25,7 +25,7 @@ def summarize_data(
         source_path: value of `source.path`.
         prepared: folder of the prepared data set.
         slot_usage: result of `summarize_slots`, with the result of `overflow.measure_texts` under
-            the key "texts".
+            the key "texts", and that of `overflow.count_shapes` under the key "shapes".
         notices: sentences to show at the top of the report.
     """
     return summarize_stats(prepare.load_stats(prepared)) | {

@@ -1,6 +1,6 @@
 // A document that the user writes: text, boxes for gaps, and thumbnails of images.
 
-const TAG = /<(?:image|document|text(?::\d+)?)>/;
+const TAG = /<(?:image(?: +\d+:\d+)?|document|text(?::\d+)?)>/;
 const MAX_SIDE = 512; // in pixels; the models' images are smaller
 
 /** Returns an image file as a PNG in a data URI, scaled down to MAX_SIDE. */
@@ -31,7 +31,7 @@ function splitPrompt(prompt) {
   const parts = [];
   let text = "";
   let at = 0;
-  for (const match of prompt.matchAll(/(\\*)<(?:(image|document|text(?::\d+)?)>)?/g)) {
+  for (const match of prompt.matchAll(/(\\*)<(?:(image(?: +\d+:\d+)?|document|text(?::\d+)?)>)?/g)) {
     const [whole, slashes, tag] = match;
     text += prompt.slice(at, match.index) + "\\".repeat(slashes.length / 2);
     at = match.index + whole.length;

@@ -69,10 +69,18 @@ const form = {
     byId("steps").value = model.steps;
     byId("guidance").value = model.guidance;
     byId("add-document").hidden = !model.any_parts;
+    byId("add-shapes").replaceChildren(...model.shapes.map((ratio) => this.shapeButton(ratio)));
     byId("start-list").replaceChildren(...model.prompts.map((prompt) => this.chip(prompt, () => this.editor.set(splitPrompt(prompt)))));
     names.show(model);
     advice.update();
     this.showValues();
+  },
+
+  /** Returns a button that inserts a gap for an image of an aspect ratio. */
+  shapeButton(ratio) {
+    const button = Object.assign(element("button"), { type: "button", textContent: `+ image ${ratio}` });
+    button.addEventListener("click", () => this.editor.insertGap(`<image ${ratio}>`));
+    return button;
   },
 
   /** Returns a list item with a button; gaps of a prompt are drawn as boxes. */

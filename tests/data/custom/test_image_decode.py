@@ -35,6 +35,54 @@ def test_aspect_ratio_is_kept_on_white():
     assert not repairs
 
 
+CROP_SIZES = ((8, 8), (6, 10), (10, 6))
+"""Sizes, height and width, of the aspect ratios 1:1, 3:2 and 2:3."""
+
+
+def paint_quarters(width, height):
+    """Return an image that is red at the left, blue at the right, and lighter in its lower half."""
+    image = Image.new("RGB", (width, height), (200, 0, 0))
+    image.paste((0, 0, 200), (width // 2, 0, width, height))
+    image.paste((255, 100, 100), (0, height // 2, width // 2, height))
+    image.paste((100, 100, 255), (width // 2, height // 2, width, height))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "repairs"),
+    [
+        ((300, 200), (6, 10, 3), set()),
+        ((200, 300), (10, 6, 3), set()),
+        ((210, 200), (8, 8, 3), set()),
+        ((400, 100), (6, 10, 3), {"cropped"}),
+        ((4, 900), (10, 6, 3), {"cropped"}),
+    ],
+)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_images_are_cropped_to_the_nearest_shape(size, shape, repairs, image_format):
+    data = encode_image(paint_quarters(*size), image_format)
+    name = f"a.{image_format.lower()}"
+    pixels, found = image_decode.decode_image(data, name, 8, 1.0, CROP_SIZES)
+    assert pixels.shape == shape
+    assert found == repairs
+    # The center of the image stays at the center, and no margin is white.
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    expected = [(200, 0, 0), (0, 0, 200), (255, 100, 100), (100, 100, 255)]
+    assert abs(corners - expected).max() < 40
+
+
+def test_rotation_in_exif_data_decides_the_shape():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was turned: the stored image is shown turned to the right.
+    data = encode_image(paint_quarters(300, 200), "JPEG", exif=exif)
+    pixels, repairs = image_decode.decode_image(data, "a.jpg", 8, 1.0, CROP_SIZES)
+    assert pixels.shape == (10, 6, 3)
+    assert not repairs
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    expected = [(255, 100, 100), (200, 0, 0), (100, 100, 255), (0, 0, 200)]
+    assert abs(corners - expected).max() < 40
+
+
 def encode_image(image, image_format, **options):
     file = io.BytesIO()
     image.save(file, image_format, **options)

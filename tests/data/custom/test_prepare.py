@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -103,3 +105,17 @@ def test_empty_result_is_reported_with_reasons(tmp_path):
 def test_errors_are_reported(config, message):
     with pytest.raises(UserError, match=message):
         prepare.parse_config({"name": "own"} | config)
+
+
+def test_data_that_was_prepared_before_images_had_shapes_is_used(tmp_path):
+    config = examples.settings(examples.write_jsonl(tmp_path / "own"))
+    folder = prepare.prepare(config, str(tmp_path / "data"), 1)
+    plan = json.loads((folder / manifest.MANIFEST_FILE).read_text())
+    assert plan["settings"].pop("crop_sizes") == []
+    (folder / manifest.MANIFEST_FILE).write_text(json.dumps(plan))
+    assert prepare.prepare(config, str(tmp_path / "data"), 1) == folder
+    cropped = dataclasses.replace(config, crop_sizes=((4, 4), (3, 5)))
+    other = prepare.prepare(cropped, str(tmp_path / "data"), 1)
+    assert other != folder
+    assert manifest.load(other).settings.crop_sizes == ((4, 4), (3, 5))
+    assert prepare.prepare(cropped, str(tmp_path / "data"), 1) == other
