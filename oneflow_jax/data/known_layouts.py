@@ -70,11 +70,10 @@ class KnownLayouts:
 
 def count(examples: Iterable[Document], layout: Layout) -> KnownLayouts:
     """Count the layouts of documents that fit a row; images may be gaps."""
-    image_slots = math.prod(layout.codec.grid)
     counter = collections.Counter(
         runs
         for runs in (_describe_runs(each, layout) for each in examples)
-        if 1 + sum(slots or image_slots for slots in runs) <= layout.length  # 1 is for BOS
+        if 1 + sum(_run_slots(run, layout) for run in runs) <= layout.length  # 1 is for BOS
     )
     # Sorted, so that the order of documents has no influence.
     frequent = sorted(counter.items(), key=lambda item: (-item[1], _sort_key(item[0])))
@@ -163,6 +162,10 @@ def _describe_runs(example: Document, layout: Layout) -> Runs:
 
 def _describe_image(part: documents.Part, layout: Layout) -> str:
     return layout.image_gap(part).aspect_ratio or IMAGE
+
+
+def _run_slots(run: int | str, layout: Layout) -> int:
+    return math.prod(layout.shapes.grids[run]) if isinstance(run, str) else run
 
 
 def _sort_key(runs: Runs) -> list[tuple[int, str]]:

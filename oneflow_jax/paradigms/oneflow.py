@@ -223,14 +223,12 @@ class OneFlow:
         )
         threshold = plan.confidence_threshold
         predict = functools.partial(self._predict, apply, table, canvas, content, threshold)
-        keeps_tokens = not plan_values.is_neutral(threshold, 1.0)
-        none_final = jnp.full(canvas.ids.shape, -1) if keeps_tokens else None
+        final_ids = _no_final_ids(canvas, threshold)
         times, count = plan_values.step_times(plan.schedule.times)
 
         def corrupt(step: Int[Array, ""], s: Float[Array, ""], clean: FlowState) -> FlowState:
             fresh = draw(solve.step_keys(keys, step), canvas)
-            state = interpolate(fresh, clean.replace(final_ids=None), _document_times(canvas, s))
-            return state.replace(final_ids=clean.final_ids)
+            return interpolate(fresh, clean, _document_times(canvas, s), clean.final_ids)
 
         # For given slots, `predict` returns their own content, so the solver does not change them.
         stepper = solve.make_stepper(
@@ -249,9 +247,7 @@ class OneFlow:
         return StepSampler(
             num_steps=count,
             init=lambda: stepper.init(
-                interpolate(noise, content, _document_times(canvas, times[0])).replace(
-                    final_ids=none_final
-                )
+                interpolate(noise, content, _document_times(canvas, times[0]), final_ids)
             ),
             step=stepper.step,
             make_frame=make_frame,
@@ -333,9 +329,26 @@ class OneFlow:
         )
 
 
-def interpolate(x0: FlowState, x1: FlowState, time: Float[Array, "*b L"]) -> FlowState:
+def interpolate(
+    x0: FlowState,
+    x1: FlowState,
+    time: Float[Array, "*b L"],
+    final_ids: Int[Array, "*b L"] | None = None,
+) -> FlowState:
     """Interpolate text and images between noise and data, with a time for each slot."""
-    return jax.tree.map(lambda x_0, x_1: gaussian.interpolate(x_0, x_1, time), x0, x1)
+    return FlowState(
+        embeds=gaussian.interpolate(x0.embeds, x1.embeds, time),
+        latents=gaussian.interpolate(x0.latents, x1.latents, time),
+        final_ids=final_ids,
+    )
+
+
+def _no_final_ids(
+    canvas: Canvas, confidence_threshold: plan_values.Number
+) -> Int[Array, "B L"] | None:
+    if plan_values.is_neutral(confidence_threshold, 1.0):
+        return None
+    return jnp.full(canvas.ids.shape, -1)
 
 
 def _document_times(canvas: Canvas, t: Float[Array, ""]) -> Float[Array, "B L"]:
