@@ -104,6 +104,7 @@ def get_config(kind: str = "all") -> ml_collections.ConfigDict:
     config.sampling.solver = "renoise"
     config.sampling.time_grid = "quadratic"
     config.sampling.steps = 16
+    config.sampling.confidence_threshold = 0.9
     config.sampling.prompts = (
         "first a fox <image>, then <text> <image>",
         "<text> <image>",

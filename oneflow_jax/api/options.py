@@ -9,6 +9,7 @@ import numpy as np
 from oneflow_jax.build import values
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime.renamed_keys import RENAMED
+from oneflow_jax.samplers import ode
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -29,6 +30,7 @@ class SamplingOptions(TypedDict, total=False):
         text_guidance_scale: scale of classifier-free guidance of text by images.
         confidence_threshold: probability above which oneflow no longer changes a token, for
             "renoise" and "consistency"; 1 means that every token can change until the last step.
+            An option `solver` that cannot keep tokens changes the default to 1.
         temperature, top_p, top_k: parameters of token sampling, for paradigms that sample tokens.
         unmask_order: order in which mask_flow unmasks tokens, "random" or "confidence".
         remask_prob: probability that mask_flow masks an unmasked token again in one step.
@@ -117,6 +119,8 @@ def apply_options(
             + f"The options are {', '.join(SamplingOptions.__annotations__)}."
         )
     chosen = dict(options) | ({} if start is None else {"edit_start": start})
+    if options.get("solver", ode.RENOISE) not in ode.RENOISING_SOLVERS:
+        chosen.setdefault("confidence_threshold", 1.0)
     return override_config(config, {f"sampling.{name}": value for name, value in chosen.items()})
 
 
