@@ -117,7 +117,7 @@ def is_possible(key, default, value):
         return False
     if value == 2**64:
         bounded = "prob", "fraction", "tasks.", "time_coupling.", "ema_decay", ".b1", ".b2", "top_p"
-        bounded += "source.styled", "source.keywords"
+        bounded += "source.styled", "source.keywords", "confidence_threshold"
         bounded += "edit_start", "coverage", "interleaved", "min_one_minus_t"
         return not any(name in key for name in bounded)
     if value < 0:
