@@ -71,7 +71,7 @@ def test_intervals_are_ordered_and_some_span_the_whole_flow():
 def test_tasks_with_separate_times_become_joint():
     probs = tuple(0.1 * (n + 1) for n in range(len(tasks.NAMES)))
     merged = dict(zip(tasks.NAMES, tasks.merge_into_joint(probs), strict=True))
-    assert merged["own_run_times"] == merged["own_slot_times"] == 0.0
-    assert merged["joint"] == pytest.approx(0.1 + 0.6 + 0.7)
+    assert all(merged[name] == 0.0 for name in tasks.OWN_TIMES)
+    assert merged["joint"] == pytest.approx(0.1 + 0.6 + 0.7 + 0.8)
     assert sum(merged.values()) == pytest.approx(sum(probs))
     assert merged["spans"] == probs[tasks.NAMES.index("spans")]
