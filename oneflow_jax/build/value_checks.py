@@ -67,18 +67,18 @@ def text(field: str, value: object) -> None:
 
 def prompt_text(field: str, value: object) -> None:
     """Check the syntax of a prompt; otherwise a mistake would appear only after training."""
-    text(field, value)
-    try:
-        prompt.split(value)
-    except UserError as error:
-        raise UserError(f"{field}={value!r}: {error}") from error
+    _check_syntax(field, value, prompt.split)
 
 
 def aspect_ratio(field: str, value: object) -> None:
     """Check an aspect ratio such as "3:2"."""
+    _check_syntax(field, value, image_shapes.parse_ratio)
+
+
+def _check_syntax(field: str, value: object, parse: Callable[[str], object]) -> None:
     text(field, value)
     try:
-        image_shapes.parse_ratio(value)
+        parse(value)
     except UserError as error:
         raise UserError(f"{field}={value!r}: {error}") from error
 

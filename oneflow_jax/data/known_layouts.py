@@ -165,7 +165,9 @@ def _describe_image(part: documents.Part, layout: Layout) -> str:
 
 
 def _run_slots(run: int | str, layout: Layout) -> int:
-    return math.prod(layout.shapes.grids[run]) if isinstance(run, str) else run
+    if isinstance(run, int):
+        return run
+    return math.prod(layout.image_grid(Gap("image", aspect_ratio=run)))
 
 
 def _sort_key(runs: Runs) -> list[tuple[int, str]]:

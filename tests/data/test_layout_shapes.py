@@ -141,3 +141,10 @@ def test_files_of_earlier_versions_have_squares():
     text = '{"documents": 3, "layouts": [{"runs": [8, 0, 16], "documents": 3}]}'
     known = known_layouts.KnownLayouts.from_json(text)
     assert known.layouts == ((8, image_shapes.SQUARE, 16),)
+
+
+def test_layouts_are_counted_if_a_ratio_is_not_a_reduced_fraction():
+    layout = make_layout(ratios=("1:1", "6:4"))
+    example = Document((Gap("image", aspect_ratio="3:2"),))
+    known = known_layouts.count([example], layout)
+    assert (known.layouts, known.counts) == ((("3:2",),), (1,))

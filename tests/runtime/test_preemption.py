@@ -223,13 +223,17 @@ def test_no_worker_outlives_the_process(tmp_path, end):
     assert process.returncode == (main.EXIT_INTERRUPTED if end == "ctrl-c" else -signal.SIGKILL)
 
 
-def test_a_second_ctrl_c_stops_at_once():
-    process = subprocess.Popen(
-        **runs.popen_kwargs() | {"args": [*DEFAULT_SIGNALS, sys.executable, "-c", SLOW_STEP]},
+def start_script(script, *launcher):
+    return subprocess.Popen(
+        **runs.popen_kwargs() | {"args": [*launcher, sys.executable, "-c", script]},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    process = start_script(SLOW_STEP, *DEFAULT_SIGNALS)
     assert process.stdout.readline() == "step\n"
     press_ctrl_c(process)
     told = next(line for line in process.stderr if "Ctrl-C" in line)
@@ -244,12 +248,7 @@ def test_a_second_ctrl_c_stops_at_once():
 
 def test_a_signal_during_compilation_is_acknowledged():
     """Check that the message comes before the handler can run."""
-    process = subprocess.Popen(
-        **runs.popen_kwargs() | {"args": [sys.executable, "-c", LONG_COMPILATION]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = start_script(LONG_COMPILATION)
     assert process.stdout.readline() == "compiles\n"
     time.sleep(0.5)  # until the call of C has begun
     process.send_signal(signal.SIGTERM)
