@@ -72,7 +72,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     # The next message takes seconds.
     if MODE.value in ("train", "prepare"):
         logging.info("The folder of the run is %s.", folder)
-    elif MODE.value in READING_MODES:
+    elif MODE.value in READING_MODES and folder.exists():
         logging.info("Reading the run in %s.", folder)
     storage.check_folder(storage.resolve_path(OUTPUT.value or ".", "--output"), "--output")
     if MODE.value == "clean":

@@ -79,7 +79,7 @@ def measure_caption_match(config: ml_collections.ConfigDict) -> dict[str, float]
     images = [document.images() for document in documents]
     if not all(images) or not documents:
         return {}
-    pixels = config.source.pixels
+    pixels = config.codec.pixels
     features = np.stack(
         [nearest_image.features(image_io.resize(each[0], pixels)) for each in images]
     )

@@ -11,7 +11,7 @@ from tests import runs
 
 NAMES = (
     "load", "Model.info", "Model.generate", "Model.generate_batch", "Model.edit", "Model.stream",
-    "Model.list_warnings", "text", "Document", "TrajectoryViewer",
+    "Model.list_warnings", "text", "image", "Document", "TrajectoryViewer",
 )  # fmt: skip
 
 

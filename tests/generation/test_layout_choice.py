@@ -87,7 +87,8 @@ class StubModel:
 
 def test_the_loss_of_given_text_is_its_cross_entropy_at_t_0(generator):
     layout = dataclasses.replace(generator.system.layout, length=48)
-    known = known_layouts.KnownLayouts(((8, 0), (8, 0, 8, 0)), (1, 1), 2)
+    image = known_layouts.IMAGE
+    known = known_layouts.KnownLayouts(((8, image), (8, image, 8, image)), (1, 1), 2)
     given = prompt.parse(["a picture of", Gap("document")], 4)
     prompts = known_layouts.fit(given, layout, known).prompts
     canvas = layout.canvas([layout.prompt_row(each) for each in prompts])
@@ -142,6 +143,6 @@ def test_modes_that_read_documents_count_missing_layouts(tmp_path):
     assert load("evaluate") == system.known_layouts
     assert load("sample") is None  # Evaluation does not write to the folder of a run.
     assert load("train") == load("sample") == system.known_layouts
-    known = known_layouts.KnownLayouts(((8, 0),), (1,), 1)
+    known = known_layouts.KnownLayouts(((8, known_layouts.IMAGE),), (1,), 1)
     (copy / workdir.LAYOUTS).write_text(known.to_json())
     assert load("train") == load("sample") == known
