@@ -162,8 +162,11 @@ def make_config(variant: str, seed: int, flags: argparse.Namespace) -> ml_collec
     config = compare.get_config(DATA_SETS[flags.data][flags.smoke])
     config.models_shown, config.seeds = (flags.paradigm,), (seed,)
     config.train_flops = 4e9 if flags.smoke else flags.flops
-    model = config.models[flags.paradigm]
-    settings.apply_overrides(model, [one for part in parts for one in VARIANTS[part]])
+    changes = [one for part in parts for one in VARIANTS[part]]
+    settings.apply_overrides(config.models[flags.paradigm], changes)
+    # lmfusion's text model has the same optimizer, but no tasks and times of images.
+    optimizer_changes = [one for one in changes if one.startswith("optimizer.")]
+    settings.apply_overrides(config.text_model, optimizer_changes)
     return config
 
 
@@ -174,6 +177,7 @@ def measure_variant(
     config = make_config(variant, seed, flags)
     folder = out / flags.data / f"{config.train_flops:g}" / variant
     (run,) = runs.iter_runs(config, folder)
+    runs.ensure_codec(config, folder)
     began = time.monotonic()
     finished = runs.train_run(config, folder, run)
     trained = time.monotonic() - began
