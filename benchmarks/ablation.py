@@ -79,6 +79,12 @@ DOCUMENT_SETS = {"selection": 0, "report": 1}
 TASKS = ("image_to_text", "text_to_image", "composition")
 """Tasks of the evaluation suite to measure; only `emoji_styles` has `composition`."""
 
+CONDITIONAL_LOSSES = ("oneflow", "mask_flow", "transfusion", "lmfusion")
+"""Paradigms whose held-out losses at t=0 are measured.
+
+Those of `chameleon`, `dalle` and `edit_flow` have other terms, which could not be compared.
+"""
+
 TABLE_METRICS = (
     "interleaved_score",
     "template_validity",
@@ -209,7 +215,9 @@ def measure(
     grid = evaluate.time_grid(system, params)
     generator = Generator(system, params)
     seed = config.seed + 1000 * (place + 1)
-    figures = conditional_losses(system, params)
+    figures = {}
+    if flags.paradigm in CONDITIONAL_LOSSES:
+        figures |= conditional_losses(system, params)
     for task in system_lib.supported_suite(system).tasks:
         if task.name in TASKS:
             plan = evaluate.task_plan(system, task, nfe, grid)

@@ -318,6 +318,28 @@ def test_ablation_trains_each_variant_once_and_keeps_rows_of_earlier_calls(
         ablation.main(["baseline+hope", "--out", str(tmp_path)])
 
 
+def test_ablation_trains_the_codec_and_the_text_model_that_a_paradigm_needs(tmp_path, monkeypatch):
+    codecs = []
+
+    def train_stub(config, folder, run):
+        assert config.text_model.optimizer.name == run.config.optimizer.name == "muon"
+        assert config.text_model.paradigm.tasks.joint == 0.6
+        return types.SimpleNamespace(system=types.SimpleNamespace(config=run.config), params=None)
+
+    monkeypatch.setattr(
+        runs_lib,
+        "ensure_codec",
+        lambda config, folder: codecs.append((config.models_shown, folder)),
+    )
+    monkeypatch.setattr(runs_lib, "train_run", train_stub)
+    monkeypatch.setattr(ablation, "measure", lambda *_: {})
+    for name in ("lmfusion", "dalle"):
+        arguments = ["muon+tasks", "--flops", "9e8", "--out", str(tmp_path)]
+        ablation.main([*arguments, "--paradigm", name])
+    folder = tmp_path / "emoji" / "9e+08" / "muon+tasks"
+    assert codecs == [(("lmfusion",), folder), (("dalle",), folder)]
+
+
 def test_flow_map_starts_from_the_run_of_the_ablation(tmp_path, monkeypatch, capsys):
     measured = []
 
