@@ -111,6 +111,7 @@ def paradigm_config(
     config.name = name
     config.source.documents = 10_000
     config.source.interleaved = 0.5
+    config.optimizer.name = "adamw"  # the rates were tuned for it
     config.optimizer.learning_rate = RATES["lmfusion" if name == "language" else name]
 
     config.paradigm.tasks.joint = 0.6
@@ -118,6 +119,7 @@ def paradigm_config(
     config.paradigm.tasks.image_to_text = 0.15
     config.paradigm.tasks.spans = 0.05
     config.paradigm.tasks.scattered = 0.05
+    config.paradigm.tasks.text_first = 0.0
     config.paradigm.time_coupling.interleaved = 0.6
     config.paradigm.time_coupling.independent = 0.1
     config.paradigm.time_coupling.together = 0.3

@@ -17,6 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = quickstart.get_config("edit_flow")
     config.name = "documents"
     config.steps = 6_000
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 3e-3
     config.source.documents = 10_000
     config.source.interleaved = 0.5
 

@@ -91,19 +91,14 @@ def get_config(kind: str = "all") -> ml_collections.ConfigDict:
 
     config.paradigm.tasks.joint = 0.25
     config.paradigm.tasks.own_slot_times = 0.25
+    config.paradigm.tasks.text_first = 0.0
     config.paradigm.tasks.text_to_image = 0.2
     config.paradigm.tasks.image_to_text = 0.2
-
-    config.optimizer.name = "muon"
-    config.optimizer.learning_rate = 1.2e-2
 
     config.checkpoint.every = 500
     config.evaluation.every = 2_000
     config.evaluation.num_samples = 300
     config.evaluation.nfe = (4, 8, 16)
-    config.sampling.solver = "renoise"
-    config.sampling.time_grid = "quadratic"
-    config.sampling.steps = 16
     config.sampling.confidence_threshold = 0.9
     config.sampling.prompts = (
         "first a fox <image>, then <text> <image>",
