@@ -34,7 +34,11 @@ def choose_text_slots(config: ml_collections.ConfigDict, layout: layouts.Layout)
         config: the run's configuration.
         layout: layout with the run's tokenizer.
     """
-    lengths = _measure_texts(config, layout)
+    return _choose_text_slots(config, _measure_texts(config, layout))
+
+
+def _choose_text_slots(config: ml_collections.ConfigDict, lengths: Sequence[int]) -> Choice:
+    """Choose the number of slots of a gap `<text>` from the lengths of the texts in tokens."""
     longest = _quantile(lengths)
     slots = min(_round_up(longest, TEXT_SLOT_UNIT), MAX_TEXT_SLOTS)
     limit = f" (at most {MAX_TEXT_SLOTS} slots are chosen)" if longest > MAX_TEXT_SLOTS else ""
@@ -83,7 +87,7 @@ def describe(config: ml_collections.ConfigDict, layout: layouts.Layout) -> str:
     lines, too_long = [], []
     if not layout.variable_length:
         lengths = _measure_texts(config, layout)
-        texts = _explain(layout.text_slots, choose_text_slots(config, layout))
+        texts = _explain(layout.text_slots, _choose_text_slots(config, lengths))
         lines.append(f"  text slots   {texts}")
         longer = sum(length > layout.text_slots for length in lengths)
         too_long.append(f"{longer:,} of {len(lengths):,} texts exceed a gap")
