@@ -46,7 +46,7 @@ def make_settings(config: ml_collections.ConfigDict) -> Settings:
         UserError: a setting is unknown or out of range, or the aspect ratios cannot be used.
     """
     settings = prepare.parse_config(config.source)
-    return dataclasses.replace(settings, crop_sizes=image_codec.crop_sizes(config))
+    return dataclasses.replace(settings, crop_sizes=image_codec.compute_crop_sizes(config))
 
 
 def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:

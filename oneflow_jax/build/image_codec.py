@@ -18,7 +18,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import path_keys, storage
 
 
-def aspect_ratios(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+def get_aspect_ratios(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Return the aspect ratios of images; autoencoders are trained on squares alone.
 
     Raises:
@@ -33,13 +33,13 @@ def aspect_ratios(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     return ratios
 
 
-def crop_sizes(config: ml_collections.ConfigDict) -> tuple[image_shapes.Size, ...]:
+def compute_crop_sizes(config: ml_collections.ConfigDict) -> tuple[image_shapes.Size, ...]:
     """Return the sizes to which images are cropped (`image_shapes.ImageShapes.crop_sizes`).
 
     Raises:
         UserError: the paradigm supports only squares, or two ratios have the same size.
     """
-    ratios = aspect_ratios(config)
+    ratios = get_aspect_ratios(config)
     if ratios == (image_shapes.SQUARE,):
         return ()
     shapes = image_shapes.ImageShapes(config.codec.pixels, _count_slot_pixels(config), ratios)

@@ -13,7 +13,7 @@ def make_stepper(
 ) -> ode.Stepper:
     """Return the steps through all intervals of `schedule` except the last.
 
-    The state is any tree of float32 arrays `[*b L n]`.
+    The state is any tree of float32 arrays `[*b L n]`; with renoising, any tree.
 
     Args:
         predict_mean: function that returns the mean of the x1 predictions from a time to a later
