@@ -131,12 +131,12 @@ def _start_value(config: ml_collections.ConfigDict, key: str) -> int:
 def _measure_texts(config: ml_collections.ConfigDict, layout: layouts.Layout) -> list[int]:
     """Return the lengths of the user's texts in tokens, with the end token."""
     source = data.open_split(config, "train")
-    return overflow.text_lengths(source, layout, MAX_MEASURED_DOCUMENTS) or [1]
+    return overflow.list_text_lengths(source, layout, MAX_MEASURED_DOCUMENTS) or [1]
 
 
 def _measure_documents(config: ml_collections.ConfigDict, layout: layouts.Layout) -> list[int]:
     source = data.open_split(config, "train")
-    return overflow.document_lengths(source, layout, MAX_MEASURED_DOCUMENTS)
+    return overflow.list_document_lengths(source, layout, MAX_MEASURED_DOCUMENTS)
 
 
 def _quantile(lengths: Sequence[int]) -> int:

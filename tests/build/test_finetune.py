@@ -243,7 +243,7 @@ def test_rows_fit_the_documents_of_the_start_model(start, documents, tmp_path, m
     own = len(data.open_split(config, "train"))
     monkeypatch.setattr(
         row_lengths.overflow,
-        "document_lengths",
+        "list_document_lengths",
         lambda source, *_: [40 if len(source) == own else 250] * 30,
     )
     slots, reason = row_lengths.choose_sequence_length(config, layout)
