@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 # Importing the modules of all modes takes several seconds. So each mode imports its modules when it
 # runs, and a mistyped flag is reported at once.
 
-EXIT_PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
-
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, whether or not the run saved a checkpoint."""
 
