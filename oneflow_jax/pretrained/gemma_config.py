@@ -78,9 +78,9 @@ def _read_both(values: ConfigReader, global_every: int) -> dict[str, Any]:
 def _read_global_every(values: ConfigReader, default: int) -> int:
     """Return the number of layers from one global layer to the next."""
     count = values.integer("num_hidden_layers")
-    types = values.strings("layer_types", _layer_types(count, default))
+    types = values.strings("layer_types", _list_layer_types(count, default))
     every = types.index(GLOBAL) + 1 if GLOBAL in types else count + 1
-    if types != _layer_types(count, every):
+    if types != _list_layer_types(count, every):
         raise UserError(
             f"{values.label}: layer_types={types!r}: not supported. Use a model in which every "
             f"n-th layer has {GLOBAL!r}, and all others have {LOCAL!r}."
@@ -88,7 +88,7 @@ def _read_global_every(values: ConfigReader, default: int) -> int:
     return every
 
 
-def _layer_types(count: int, every: int) -> list[str]:
+def _list_layer_types(count: int, every: int) -> list[str]:
     return [LOCAL if number % every else GLOBAL for number in range(1, count + 1)]
 
 
