@@ -65,8 +65,8 @@ def make_without_stats(config: ml_collections.ConfigDict) -> Codec:
     name = codec_args.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
         "patches": patches.PatchCodec,
-        "vae": _uncalibrated_codec,
-        "vq": _vq_codec,
+        "vae": _make_uncalibrated_codec,
+        "vq": _make_vq_codec,
     }
     maker = paradigms.choose("codec.name", name, makers)
     required = inspect.signature(maker).parameters.keys()
@@ -79,7 +79,9 @@ def make_without_stats(config: ml_collections.ConfigDict) -> Codec:
     return maker(**codec_args)
 
 
-def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
+def _make_uncalibrated_codec(
+    path: str, pixels: int, patch_size: int, divisor: float
+) -> LatentCodec:
     """Build a latent codec with mean 0 and std 1, to find wrong settings before data is encoded."""
     autoencoder = Autoencoder.load(_find_autoencoder(path))
     channels = autoencoder.architecture.channels
@@ -87,7 +89,7 @@ def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float)
     return LatentCodec(autoencoder, pixels, patch_size, mean=zeros, std=ones, divisor=divisor)
 
 
-def _vq_codec(path: str, pixels: int) -> VQCodec:
+def _make_vq_codec(path: str, pixels: int) -> VQCodec:
     return VQCodec(Autoencoder.load(_find_autoencoder(path)), pixels)
 
 

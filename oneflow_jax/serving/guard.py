@@ -59,8 +59,8 @@ class Guard:
             if name.strip("[]") not in LOOPBACK:
                 return 403, f"Host={host}: not a name of this machine. Use 127.0.0.1 or localhost."
         elif path.startswith("/v1/"):
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            header = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(header, f"Bearer {self.token}".encode()):
                 return 401, "Authorization: the token is missing or wrong. Send Bearer TOKEN."
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_body_bytes:
