@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from benchmarks import audited, corpus, report
-from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom import prepare, store
 from oneflow_jax.data.custom.reader import Settings
 
 WORKER_COMMAND = (sys.executable, "-m", "benchmarks.audited")
@@ -71,9 +71,9 @@ def run_trial(
         path=str(inside), format=data_format, heldout_fraction=0.3, pixels=8, read_timeout=timeout_s
     )
     began = time.monotonic()
-    prepared = prepare.prepare(settings, str(root / "data"), 1, WORKER_COMMAND)
+    folder = prepare.prepare(settings, str(root / "data"), 1, WORKER_COMMAND)
     seconds = time.monotonic() - began
-    tally = prepare.load_stats(prepared)
+    tally = store.open_prepared(folder).stats
     opened = (root / audited.LOG_FILE).read_bytes().decode("utf-8", "surrogateescape").splitlines()
     allowed = (f"{inside}{os.sep}", f"{root / 'data'}{os.sep}")
     secret = str(root / "secret")
@@ -86,7 +86,7 @@ def run_trial(
     leaked = sum(
         corpus.CANARY in document.text()
         for split in ("train", "heldout")
-        for document in prepare.open_split(settings, str(root / "data"), split, 1)
+        for document in prepare.open_folder(folder, split)
     )
     return {
         "files": num_files,

@@ -1,6 +1,7 @@
 """Exceptions that `main` prints without a traceback, and checks of values that raise them."""
 
 import numbers
+import signal
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,10 @@ INT32_MAX = 2**31 - 1
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """Largest number that a program on an accelerator can hold: numbers are float32 there."""
+
+
+EXIT_PREEMPTED = 128 + signal.SIGTERM
+"""Exit code of a run that SIGTERM stopped. It is not 0, so supervisors restart the run."""
 
 
 class UserError(Exception):
@@ -31,10 +36,10 @@ class Preempted(Exception):
     """The run stopped before its last step, after it had saved a checkpoint.
 
     Attributes:
-        exit_code: exit code of the process. The code is not 0, so supervisors restart the run.
+        exit_code: exit code of the process.
     """
 
-    def __init__(self, message: str, exit_code: int = 143) -> None:
+    def __init__(self, message: str, exit_code: int = EXIT_PREEMPTED) -> None:
         """Initialize the error; the default exit code is that of SIGTERM."""
         super().__init__(message)
         self.exit_code = exit_code

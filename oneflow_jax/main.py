@@ -55,9 +55,6 @@ if TYPE_CHECKING:
 # Importing the modules of all modes takes several seconds. So each mode imports its modules when it
 # runs, and a mistyped flag is reported at once.
 
-EXIT_PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a preempted run. The code is not 0, so supervisors restart the unfinished run."""
-
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, whether or not the run saved a checkpoint."""
 
@@ -232,7 +229,7 @@ def _report_data(
     """Print notices about the user's data, and write the data report; return its path."""
     from oneflow_jax.build import choice_record, custom_data, data
     from oneflow_jax.data import overflow
-    from oneflow_jax.data.custom import manifest, notices, prepare, summary
+    from oneflow_jax.data.custom import manifest, notices, summary
     from oneflow_jax.viewer import data_report
 
     source = data.open_split(config, "train")
@@ -240,8 +237,8 @@ def _report_data(
     usage = summary.summarize_slots(layout.length, config.data.overflow, counts)
     usage["texts"] = overflow.measure_texts(source, layout, summary.MAX_MEASURED_DOCUMENTS)
     usage["shapes"] = overflow.count_shapes(source, layout, summary.MAX_MEASURED_DOCUMENTS)
-    prepared = custom_data.open_prepared(config).folder
-    sentences = notices.list_notices(prepare.load_stats(prepared), usage)
+    prepared = custom_data.open_prepared(config)
+    sentences = notices.list_notices(prepared.stats, usage)
     for sentence in sentences:
         _print(f"Notice: {sentence}")
     figures = summary.summarize_data(config.source.path, prepared, usage, sentences)

@@ -3,13 +3,22 @@
 import jax
 import jax.numpy as jnp
 
-from oneflow_jax.samplers import steps
+from oneflow_jax.samplers import ode, steps
 from oneflow_jax.samplers.base import SampleOutput, Trajectory
 
 
 def sample(paradigm, *arguments) -> SampleOutput:
     """Sample with `paradigm.sampler(*arguments)` in one program."""
     return steps.sample(paradigm.sampler(*arguments))
+
+
+def list_states(stepper: ode.Stepper, state, times):
+    """Return the states of a solver at all times, stacked along a new first axis."""
+    carry, states, step = stepper.init(state), [state], jax.jit(stepper.step)
+    for number in range(len(times) - 1):
+        carry = step(jnp.int32(number), carry)
+        states.append(carry[0])
+    return jax.tree.map(lambda *each: jnp.stack(each), *states)
 
 
 def record(sampler) -> tuple[SampleOutput, Trajectory]:

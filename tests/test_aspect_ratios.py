@@ -155,6 +155,6 @@ def test_the_compiled_training_step_does_not_depend_on_the_ratios(tmp_path):
 def test_a_shape_has_multiples_of_the_pixels_of_a_slot(tmp_path):
     """A slot has 4 x 4 pixels: two latents of two pixels each."""
     config = make_config(tmp_path, codec="vae")
-    assert image_codec.crop_sizes(config) == ((16, 16), (12, 20), (20, 12))
+    assert image_codec.compute_crop_sizes(config) == ((16, 16), (12, 20), (20, 12))
     square = make_config(tmp_path, data__aspect_ratios=("1:1",))
-    assert image_codec.crop_sizes(square) == ()
+    assert image_codec.compute_crop_sizes(square) == ()

@@ -93,7 +93,10 @@ class BatchRun:
             return {}
         path = stack_frames([self._running.read_frame(frame)])
         return {
-            n: [states.from_frame(x) for x in self._last_frames(path, n, self._running.end_time)]
+            n: [
+                states.from_frame(x)
+                for x in self._build_last_frames(path, n, self._running.end_time)
+            ]
             for n in shown
         }
 
@@ -103,11 +106,11 @@ class BatchRun:
         results = []
         for n, (call, rows) in enumerate(zip(self._calls, self._rows, strict=True)):
             documents = [self._to_public(call, batch, n) for n in range(rows.start, rows.stop)]
-            frames = self._last_frames(batch.trajectory, n) if shows_states else []
+            frames = self._build_last_frames(batch.trajectory, n) if shows_states else []
             results.append(CallResult(documents, batch.nfe, frames))
         return results
 
-    def _last_frames(
+    def _build_last_frames(
         self, path: Trajectory, index: int, end_time: float | None = None
     ) -> list[trajectory.Frame]:
         """Return the documents of a call in the last frame of a trajectory."""

@@ -27,7 +27,8 @@ TEXT = Gap("text")
 DOCUMENT = Gap("document")
 """Gap for any number of generated texts and images.
 
-Paradigms that choose the length of a document support it: edit_flow and the autoregressive ones.
+With oneflow and mask_flow, it must be the last part of a prompt: a layout of the training documents
+is drawn for it.
 """
 
 

@@ -69,17 +69,19 @@ class ModelInfo:
 
     def __str__(self) -> str:
         """Return the description in a few lines; of many names and words, only some examples."""
-        rows = [*self._rows(), *self._list_rows()]
+        rows = [*self._list_facts(), *self._list_words()]
         return "\n".join([self.name, *(_format_row(title, text) for title, text in rows)])
 
     def _repr_html_(self) -> str:
         """Return the HTML that notebooks show: a table, and all names and words to unfold."""
         lists = [(f"{len(self.words):,} words with a token of their own", self.words)]
         if self.names:
-            lists.insert(0, (f"{len(self.names):,} names: {self._examples()}", self.names))
-        return templates.render("model_info.html", name=self.name, rows=self._rows(), lists=lists)
+            lists.insert(0, (f"{len(self.names):,} names: {self._list_examples()}", self.names))
+        return templates.render(
+            "model_info.html", name=self.name, rows=self._list_facts(), lists=lists
+        )
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def _list_facts(self) -> list[tuple[str, str]]:
         """Return the title and the text of each row, without those of names and words."""
         has_images = self.tasks != TEXT_ONLY
         tasks = [_TASKS[name] for name in self.tasks] + ["editing"] * self.can_edit
@@ -99,15 +101,15 @@ class ModelInfo:
         also = f", and {', '.join(f'<image {ratio}>' for ratio in others)}" if others else ""
         return f"{self.pixels} x {self.pixels} pixels{also}"
 
-    def _list_rows(self) -> list[tuple[str, str]]:
+    def _list_words(self) -> list[tuple[str, str]]:
         """Return the rows of names and words: how many there are, and where all of them are."""
         words = f"{len(self.words):,} with a token of their own (all: model.info().words)"
         if not self.names:
             return [("words", words)]
         more = " (all: model.info().names)" if len(self.names) > NUM_EXAMPLES else ""
-        return [("names", f"{len(self.names):,}: {self._examples()}{more}"), ("words", words)]
+        return [("names", f"{len(self.names):,}: {self._list_examples()}{more}"), ("words", words)]
 
-    def _examples(self) -> str:
+    def _list_examples(self) -> str:
         """Return names from all parts of the list, because neighbors are of the same kind."""
         every = max(1, len(self.names) // NUM_EXAMPLES)
         more = " ..." if len(self.names) > NUM_EXAMPLES else ""

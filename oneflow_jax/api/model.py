@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) 
     with run_lock.read_lock(folder):
         workdir.check_config(folder, run_config, may_write=False)
         _enable_compilation_cache(folder, (config or {}).get("compilation_cache"))
-        system = system_lib.system(_inference_config(run_config), folder, "sample")
+        system = system_lib.system(_make_inference_config(run_config), folder, "sample")
         return Model(system, evaluate.load_ema_params(system, folder))
 
 
@@ -349,7 +349,7 @@ def _enable_compilation_cache(folder: epath.Path, choice: bool | None) -> None:
         compilation_cache.enable_user_cache()
 
 
-def _inference_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def _make_inference_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Return a configuration for inference on the devices of this process.
 
     Batch sizes are rounded up to a multiple of the number of devices. Metrics are disabled because

@@ -87,7 +87,7 @@ def choose(
     if mode in ("train", "prepare") and HELDOUT in names:
         config = _apply(config, folder, HELDOUT, heldout_fraction.choose_fraction(config))
     if mode in ("train", "prepare") and set(names) & set(DATA_CHOICES):
-        if finetune.is_finetuning(config):  # A tokenizer of another start model is deleted.
+        if finetune.is_finetuning(config):  # Files of another start model are deleted.
             finetune.check_start(config, folder)
         layout = data.make_layout(config, folder)
         for name, choose_value in DATA_CHOICES.items():

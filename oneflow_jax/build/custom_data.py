@@ -46,17 +46,22 @@ def make_settings(config: ml_collections.ConfigDict) -> Settings:
         UserError: a setting is unknown or out of range, or the aspect ratios cannot be used.
     """
     settings = prepare.parse_config(config.source)
-    return dataclasses.replace(settings, crop_sizes=image_codec.crop_sizes(config))
+    return dataclasses.replace(settings, crop_sizes=image_codec.compute_crop_sizes(config))
 
 
-def open_prepared(
-    config: ml_collections.ConfigDict, *, allow_empty_split: bool = False
-) -> PreparedData:
+def open_prepared(config: ml_collections.ConfigDict) -> PreparedData:
     """Return the prepared data of this process; the first call brings the data up to date.
 
-    Args:
-        config: the run's configuration.
-        allow_empty_split: as in `prepare.prepare`.
+    Raises:
+        UserError: the data does not exist or cannot be used, or a split has no documents.
+    """
+    prepared = open_unchecked(config)
+    prepare.check_splits(prepared)
+    return prepared
+
+
+def open_unchecked(config: ml_collections.ConfigDict) -> PreparedData:
+    """Return the prepared data in the same way as `open_prepared`; a split may be empty.
 
     Raises:
         UserError: the data does not exist or cannot be used.
@@ -64,16 +69,9 @@ def open_prepared(
     settings = make_settings(config)
     key = settings, config.data.dir
     if key not in _OPENED:
-        folder = prepare.prepare(
-            settings,
-            config.data.dir,
-            config.data.num_prepare_workers,
-            allow_empty_split=True,
-        )
+        folder = prepare.prepare(settings, config.data.dir, config.data.num_prepare_workers)
         _OPENED[key] = store.open_prepared(folder)
         _LOCKS.append(store.lock_in_use(folder))
-    if not allow_empty_split:
-        prepare.check_splits(_OPENED[key].plan)
     return _OPENED[key]
 
 
@@ -105,13 +103,11 @@ def prepare_on_runner(
             config.data.num_prepare_workers,
             config.data.shard_megabytes * 10**6,
         )
-        settings = make_settings(config)
         prepare.prepare(
-            settings,
+            make_settings(config),
             config.data.dir,
             config.data.num_prepare_workers,
             engine=beam_engine,
-            allow_empty_split=True,  # What opens the data checks it, after the choice of the split.
         )
     return beam_engine
 

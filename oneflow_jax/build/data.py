@@ -152,7 +152,7 @@ def abstract_layout(config: ml_collections.ConfigDict) -> layouts.Layout:
 def _build_layout(
     config: ml_collections.ConfigDict, vocab: vocabs.IdRanges, codec: Codec
 ) -> layouts.Layout:
-    ratios = image_codec.aspect_ratios(config)
+    ratios = image_codec.get_aspect_ratios(config)
     if ratios != (image_shapes.SQUARE,) and not custom_data.is_custom(config):
         raise UserError(
             f"data.aspect_ratios={ratios!r}: the images of source.name={config.source.name!r} are "
@@ -329,7 +329,7 @@ def _latent_dataset(
         autoencoder=autoencoder,
         splits={split: functools.partial(open_split, config, split) for split in ENCODED_SPLITS},
         pixels=config.codec.pixels,
-        crop_sizes=image_codec.crop_sizes(config),
+        crop_sizes=image_codec.compute_crop_sizes(config),
     )
 
 

@@ -76,13 +76,10 @@ def measure_caption_match(config: ml_collections.ConfigDict) -> dict[str, float]
         Metrics of `evaluation.caption_match` by name; {} if too few captions share words.
     """
     documents = select(data.open_split(config, "train"), MAX_MATCH_DOCUMENTS)
-    images = [document.images() for document in documents]
-    if not all(images) or not documents:
+    if not documents:
         return {}
-    pixels = config.codec.pixels
-    features = np.stack(
-        [nearest_image.features(image_io.resize(each[0], pixels)) for each in images]
-    )
+    squares = [image_io.resize(each.images()[0], config.codec.pixels) for each in documents]
+    features = np.stack([nearest_image.features(square) for square in squares])
     match = caption_match.measure([document.text() for document in documents], features)
     if match is None:
         return {}

@@ -103,8 +103,8 @@ def check_start(
 ) -> None:
     """Check that the start model is the one with which the run in `folder` began.
 
-    Before the first checkpoint, the tokenizer of another start model is deleted. After the first
-    checkpoint, the start model is no longer needed, but another one is an error unless
+    Before the first checkpoint, files that were derived from another start model are deleted. After
+    the first checkpoint, the start model is no longer needed, but another one is an error unless
     `accept_changes` is True.
 
     Raises:
@@ -118,8 +118,7 @@ def check_start(
         return
     if not workdir.has_checkpoints(folder):
         if distributed.is_primary():
-            for name in workdir.TOKENIZERS:
-                (folder / name).unlink(missing_ok=True)
+            workdir.delete_derived(folder)
         return
     message = (
         f"init_from={start}: the run in --workdir={folder} began with another start model, from "
@@ -245,7 +244,7 @@ def _fingerprint(folder: epath.Path) -> str:
     A run that trains on is another start model than before.
     """
     digest = hashlib.sha256()
-    for name in (workdir.CONFIG, *workdir.TOKENIZERS, workdir.WEIGHTS):
+    for name in (workdir.CONFIG, *tokenizers.LOADERS, workdir.WEIGHTS):
         if (folder / name).exists():
             digest.update((folder / name).read_bytes())
     checkpoints = folder / workdir.CHECKPOINTS

@@ -9,7 +9,6 @@ which there are enough; it holds out no more documents than needed.
 
 import logging
 import math
-import pathlib
 from collections.abc import Iterator
 
 import ml_collections
@@ -18,6 +17,7 @@ from oneflow_jax.build import custom_data
 from oneflow_jax.build.choice_record import Choice
 from oneflow_jax.data import shuffle
 from oneflow_jax.data.custom import prepare, shard
+from oneflow_jax.data.custom.store import PreparedData
 from oneflow_jax.data.document import Document
 from oneflow_jax.runtime import distributed, workdir
 from oneflow_jax.training import diagnosis
@@ -67,24 +67,24 @@ def choose_fraction(config: ml_collections.ConfigDict) -> Choice:
 
 def _measure_positions(config: ml_collections.ConfigDict) -> list[float]:
     """Return the sorted hash positions of the documents; [] if there are many documents."""
-    folder = custom_data.open_prepared(config, allow_empty_split=True).folder
-    if prepare.load_stats(folder).documents.total() > MAX_DOCUMENTS:
+    prepared = custom_data.open_unchecked(config)
+    if prepared.stats.documents.total() > MAX_DOCUMENTS:
         return []
-    documents = list(_read_documents(folder))
+    documents = list(_read_documents(prepared))
     both = [document for document in documents if shuffle.has_both(document)]
     return sorted(map(shard.hash_position, both or documents))
 
 
-def _read_documents(folder: pathlib.Path) -> Iterator[Document]:
-    for split, count in prepare.load_stats(folder).documents.items():
+def _read_documents(prepared: PreparedData) -> Iterator[Document]:
+    for split, count in prepared.stats.documents.items():
         if count:
-            source = prepare.open_folder(folder, split)
+            source = prepare.open_folder(prepared.folder, split)
             yield from (source[index] for index in range(count))
 
 
 def _explain(config: ml_collections.ConfigDict) -> str:
     """Return the reason for a fraction: how many documents it holds out."""
-    counts = prepare.load_stats(custom_data.open_prepared(config).folder).documents
+    counts = custom_data.open_prepared(config).stats.documents
     held_out, total = counts["heldout"], counts.total()
     clause = f"because it holds out {held_out:,} of {total:,} documents"
     if held_out < diagnosis.MIN_DOCUMENTS:

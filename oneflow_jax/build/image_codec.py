@@ -18,7 +18,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import path_keys, storage
 
 
-def aspect_ratios(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+def get_aspect_ratios(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Return the aspect ratios of images; autoencoders are trained on squares alone.
 
     Raises:
@@ -33,13 +33,13 @@ def aspect_ratios(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     return ratios
 
 
-def crop_sizes(config: ml_collections.ConfigDict) -> tuple[image_shapes.Size, ...]:
+def compute_crop_sizes(config: ml_collections.ConfigDict) -> tuple[image_shapes.Size, ...]:
     """Return the sizes to which images are cropped (`image_shapes.ImageShapes.crop_sizes`).
 
     Raises:
         UserError: the paradigm supports only squares, or two ratios have the same size.
     """
-    ratios = aspect_ratios(config)
+    ratios = get_aspect_ratios(config)
     if ratios == (image_shapes.SQUARE,):
         return ()
     shapes = image_shapes.ImageShapes(config.codec.pixels, _count_slot_pixels(config), ratios)
@@ -65,8 +65,8 @@ def make_without_stats(config: ml_collections.ConfigDict) -> Codec:
     name = codec_args.pop("name", None)
     makers: dict[str, Callable[..., Codec]] = {
         "patches": patches.PatchCodec,
-        "vae": _uncalibrated_codec,
-        "vq": _vq_codec,
+        "vae": _make_uncalibrated_codec,
+        "vq": _make_vq_codec,
     }
     maker = paradigms.choose("codec.name", name, makers)
     required = inspect.signature(maker).parameters.keys()
@@ -79,7 +79,9 @@ def make_without_stats(config: ml_collections.ConfigDict) -> Codec:
     return maker(**codec_args)
 
 
-def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float) -> LatentCodec:
+def _make_uncalibrated_codec(
+    path: str, pixels: int, patch_size: int, divisor: float
+) -> LatentCodec:
     """Build a latent codec with mean 0 and std 1, to find wrong settings before data is encoded."""
     autoencoder = Autoencoder.load(_find_autoencoder(path))
     channels = autoencoder.architecture.channels
@@ -87,7 +89,7 @@ def _uncalibrated_codec(path: str, pixels: int, patch_size: int, divisor: float)
     return LatentCodec(autoencoder, pixels, patch_size, mean=zeros, std=ones, divisor=divisor)
 
 
-def _vq_codec(path: str, pixels: int) -> VQCodec:
+def _make_vq_codec(path: str, pixels: int) -> VQCodec:
     return VQCodec(Autoencoder.load(_find_autoencoder(path)), pixels)
 
 

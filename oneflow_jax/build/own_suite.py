@@ -6,6 +6,7 @@ import numpy as np
 from oneflow_jax.build import data, document_losses
 from oneflow_jax.canvas import Modality
 from oneflow_jax.data import document as documents
+from oneflow_jax.data import known_layouts, overflow
 from oneflow_jax.data import layout as layouts
 from oneflow_jax.data.document import Document, Gap
 from oneflow_jax.errors import UserError
@@ -82,19 +83,9 @@ def replace_by_gaps(document: Document, kind: str, layout: layouts.Layout) -> Do
         elif layout.variable_length:
             parts.append(Gap("text"))
         else:
-            parts += make_text_gaps(run, layout)
+            slots = overflow.count_text_slots(layout, run)
+            parts += known_layouts.make_text_gaps(slots, layout)
     return Document(tuple(parts))
-
-
-def make_text_gaps(run: list[documents.Part], layout: layouts.Layout) -> list[Gap]:
-    """Return text gaps with as many slots as a text run, for a layout of fixed length."""
-    tokens = sum(
-        len(layout.vocab.encode(part.text, allow_unknown=True))
-        for part in run
-        if isinstance(part, documents.Text)
-    )
-    full_slots = tokens // layout.text_slots * layout.text_slots
-    return ([Gap("text", full_slots)] if full_slots else []) + [Gap("text")]
 
 
 def _fits(document: Document, layout: layouts.Layout) -> bool:

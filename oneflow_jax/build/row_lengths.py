@@ -34,7 +34,11 @@ def choose_text_slots(config: ml_collections.ConfigDict, layout: layouts.Layout)
         config: the run's configuration.
         layout: layout with the run's tokenizer.
     """
-    lengths = _measure_texts(config, layout)
+    return _choose_text_slots(config, _measure_texts(config, layout))
+
+
+def _choose_text_slots(config: ml_collections.ConfigDict, lengths: Sequence[int]) -> Choice:
+    """Choose the number of slots of a gap `<text>` from the lengths of the texts in tokens."""
     longest = _quantile(lengths)
     slots = min(_round_up(longest, TEXT_SLOT_UNIT), MAX_TEXT_SLOTS)
     limit = f" (at most {MAX_TEXT_SLOTS} slots are chosen)" if longest > MAX_TEXT_SLOTS else ""
@@ -83,7 +87,7 @@ def describe(config: ml_collections.ConfigDict, layout: layouts.Layout) -> str:
     lines, too_long = [], []
     if not layout.variable_length:
         lengths = _measure_texts(config, layout)
-        texts = _explain(layout.text_slots, choose_text_slots(config, layout))
+        texts = _explain(layout.text_slots, _choose_text_slots(config, lengths))
         lines.append(f"  text slots   {texts}")
         longer = sum(length > layout.text_slots for length in lengths)
         too_long.append(f"{longer:,} of {len(lengths):,} texts exceed a gap")
@@ -127,12 +131,12 @@ def _start_value(config: ml_collections.ConfigDict, key: str) -> int:
 def _measure_texts(config: ml_collections.ConfigDict, layout: layouts.Layout) -> list[int]:
     """Return the lengths of the user's texts in tokens, with the end token."""
     source = data.open_split(config, "train")
-    return overflow.text_lengths(source, layout, MAX_MEASURED_DOCUMENTS) or [1]
+    return overflow.list_text_lengths(source, layout, MAX_MEASURED_DOCUMENTS) or [1]
 
 
 def _measure_documents(config: ml_collections.ConfigDict, layout: layouts.Layout) -> list[int]:
     source = data.open_split(config, "train")
-    return overflow.document_lengths(source, layout, MAX_MEASURED_DOCUMENTS)
+    return overflow.list_document_lengths(source, layout, MAX_MEASURED_DOCUMENTS)
 
 
 def _quantile(lengths: Sequence[int]) -> int:

@@ -100,8 +100,7 @@ class System:
     def row_losses(self) -> step.RowLosses:
         """The losses of each row in training."""
         has_map = self.config.paradigm.flow_map
-        losses = flow_map.per_row_losses if has_map else step.denoising_losses
-        return step.adapt_losses(losses, self.adapter)
+        return flow_map.per_row_losses if has_map else step.denoising_losses
 
     @functools.cached_property
     def loop_config(self) -> LoopConfig:
@@ -168,6 +167,7 @@ class System:
             num_microbatches=self.config.grad_accum_steps,
             freeze=self.optimizer_config.freeze,
             row_losses=self.row_losses,
+            adapter=self.adapter,
         )
 
     def eval_losses(self, split: str = "heldout") -> eval_loss.EvalLosses:

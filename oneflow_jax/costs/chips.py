@@ -29,13 +29,14 @@ descriptions of GPUs (openxla/xla, xla/backends/gpu/target_config/specs), and fo
 4090, RTX 5090, L4 and T4 from out-of-memory messages of PyTorch in public issues.
 """
 
+import abc
 import dataclasses
 
 GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Chip:
+class Chip(abc.ABC):
     """Peak rates and memory of one TPU chip or GPU.
 
     Attributes:
@@ -49,14 +50,14 @@ class Chip:
     hbm_bytes: float
 
     @property
+    @abc.abstractmethod
     def ring_bandwidth(self) -> float:
         """Bytes/s that the chip sends over one ring of chips in its slice or node."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def dcn_bandwidth(self) -> float:
         """Bytes/s that the chip sends to other slices or nodes, over the data center's network."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +100,10 @@ class Gpu(Chip):
             bytes/s: NVLink, or PCIe for GPUs without NVLink.
         network_bandwidth: bandwidth of the GPU's network adapter in one direction, in bytes/s; 0
             for GPUs of workstations.
-        peak_dtype: type of the matrix products that `peak_flops` is for.
     """
 
     link_bandwidth: float
     network_bandwidth: float = 0.0
-    peak_dtype: str = "bfloat16"
 
     @property
     def ring_bandwidth(self) -> float:
@@ -133,7 +132,7 @@ CHIPS: dict[str, Chip] = {
     "rtx4090": Gpu(165.2e12, 1_008e9, 23.6 * GIB, 64e9),
     "rtx5090": Gpu(209.5e12, 1_792e9, 31.36 * GIB, 128e9),
     "l4": Gpu(121e12, 300e9, 22.0 * GIB, 64e9),
-    "t4": Gpu(65e12, 320e9, 14.56 * GIB, 32e9, peak_dtype="float16"),
+    "t4": Gpu(65e12, 320e9, 14.56 * GIB, 32e9),
 }
 """Chips by name: the generation of a TPU, or the model of a GPU (SXM where nothing is said)."""
 

@@ -116,7 +116,7 @@ def group_runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
         yield from [run] if text else ([part] for part in run)
 
 
-def proportions(part: Part) -> tuple[int, int]:
+def get_proportions(part: Part) -> tuple[int, int]:
     """Return width and height of an image or image gap, in any unit, such as pixels or latents."""
     match part:
         case Image(values) | EncodedImage(values):

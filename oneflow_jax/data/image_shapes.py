@@ -116,7 +116,7 @@ def choose_grid(side: int, width: int, height: int) -> Size:
     """
 
     def score(grid: Size) -> float:
-        return math.prod(grid) * kept_fraction((width, height), grid)
+        return math.prod(grid) * compute_kept_fraction((width, height), grid)
 
     candidates = (
         (rows, columns)
@@ -162,10 +162,10 @@ def choose_size(width: int, height: int, sizes: Sequence[Size]) -> Size:
         height: height of the image, in pixels.
         sizes: sizes to choose from; of equally good ones, the first is chosen.
     """
-    return max(sizes, key=lambda size: kept_fraction((width, height), size))
+    return max(sizes, key=lambda size: compute_kept_fraction((width, height), size))
 
 
-def kept_fraction(shape: tuple[int, int], size: Size) -> float:
+def compute_kept_fraction(shape: tuple[int, int], size: Size) -> float:
     """Return the fraction of an image that is left if it is scaled and cropped to a size.
 
     Args:

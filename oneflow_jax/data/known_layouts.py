@@ -73,10 +73,10 @@ def count(examples: Iterable[Document], layout: Layout) -> KnownLayouts:
     counter = collections.Counter(
         runs
         for runs in (_describe_runs(each, layout) for each in examples)
-        if 1 + sum(_run_slots(run, layout) for run in runs) <= layout.length  # 1 is for BOS
+        if 1 + sum(_count_run_slots(run, layout) for run in runs) <= layout.length  # 1 is for BOS
     )
     # Sorted, so that the order of documents has no influence.
-    frequent = sorted(counter.items(), key=lambda item: (-item[1], _sort_key(item[0])))
+    frequent = sorted(counter.items(), key=lambda item: (-item[1], _make_sort_key(item[0])))
     frequent = frequent[:MAX_LAYOUTS]
     return KnownLayouts(
         layouts=tuple(runs for runs, _ in frequent),
@@ -117,6 +117,15 @@ def has_open_layout(prompt: Document) -> bool:
     return Gap("document") in prompt.parts
 
 
+def make_text_gaps(slots: int, layout: Layout, used: int = 0) -> list[Gap]:
+    """Return the gaps that complete a text of `used` tokens to a run of a number of slots."""
+    full = slots - layout.text_slots
+    if full < used:
+        # A gap of unknown length could make the run longer.
+        return [Gap("text", slots - 1 - used)] if slots - 1 > used else []
+    return [*([Gap("text", full - used)] if full > used else []), Gap("text")]
+
+
 def fit(prompt: Document, layout: Layout, known: KnownLayouts | None) -> Distribution:
     """Return the known layouts that begin as the prompt does.
 
@@ -140,7 +149,7 @@ def fit(prompt: Document, layout: Layout, known: KnownLayouts | None) -> Distrib
     fitting = [
         (Document((*given, *rest)), number)
         for runs, number in zip(known.layouts, known.counts, strict=True)
-        if (rest := _remaining_gaps(start, runs, layout)) is not None
+        if (rest := _find_remaining_gaps(start, runs, layout)) is not None
     ]
     if not fitting:
         raise UserError(
@@ -153,7 +162,7 @@ def fit(prompt: Document, layout: Layout, known: KnownLayouts | None) -> Distrib
 
 def _describe_runs(example: Document, layout: Layout) -> Runs:
     return tuple(
-        overflow.num_slots(layout, run) - 1  # without BOS
+        overflow.count_text_slots(layout, run)
         if documents.is_text(run[0])
         else _describe_image(run[0], layout)
         for run in documents.group_runs(example.parts)
@@ -164,18 +173,18 @@ def _describe_image(part: documents.Part, layout: Layout) -> str:
     return layout.image_gap(part).aspect_ratio or IMAGE
 
 
-def _run_slots(run: int | str, layout: Layout) -> int:
+def _count_run_slots(run: int | str, layout: Layout) -> int:
     if isinstance(run, int):
         return run
     return math.prod(layout.image_grid(Gap("image", aspect_ratio=run)))
 
 
-def _sort_key(runs: Runs) -> list[tuple[int, str]]:
+def _make_sort_key(runs: Runs) -> list[tuple[int, str]]:
     """Return a key that sorts layouts: images are before texts, and squares before other images."""
     return [(0, "" if run == IMAGE else run) if isinstance(run, str) else (run, "") for run in runs]
 
 
-def _remaining_gaps(
+def _find_remaining_gaps(
     start: Sequence[Sequence[documents.Part]], runs: Runs, layout: Layout
 ) -> list[Gap] | None:
     """Return the gaps that complete a prompt to a layout; None if the prompt does not fit.
@@ -198,23 +207,14 @@ def _remaining_gaps(
         slots, used = runs[len(start) - 1], _count_tokens(start[-1], layout)
         if used >= slots:
             return None
-        gaps += _text_gaps(slots, used, layout)
+        gaps += make_text_gaps(slots, layout, used)
     for slots in runs[len(start) :]:
         if isinstance(slots, str):
             gaps.append(Gap("image", aspect_ratio=slots))
         else:
-            gaps += _text_gaps(slots, 0, layout)
+            gaps += make_text_gaps(slots, layout)
     has_gap = any(isinstance(part, Gap) for run in start for part in run)
     return gaps if gaps or has_gap else None
-
-
-def _text_gaps(slots: int, used: int, layout: Layout) -> list[Gap]:
-    """Return the gaps that complete a text of `used` tokens to a run of a number of slots."""
-    full = slots - layout.text_slots
-    if full < used:
-        # A gap of unknown length could make the run longer.
-        return [Gap("text", slots - 1 - used)] if slots - 1 > used else []
-    return [*([Gap("text", full - used)] if full > used else []), Gap("text")]
 
 
 def _count_slots(run: Sequence[documents.Part], layout: Layout) -> int:

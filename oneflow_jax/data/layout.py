@@ -168,7 +168,7 @@ class Layout:
         Raises:
             UserError: the layout has no such shape.
         """
-        return self.shapes.find_ratio(*documents.proportions(part))
+        return self.shapes.find_ratio(*documents.get_proportions(part))
 
     def image_gap(self, part: Part) -> Gap:
         """Return the gap of the same shape as an image or image gap.
@@ -344,7 +344,7 @@ class Layout:
             row |= self._encoded_fields(self.codec.from_stored(part.latents))
         if {len(row["ids"]), len(row["latents"])} != {slots}:
             raise UserError(
-                f"An image of {documents.proportions(part)} pixels or latents does not fit "
+                f"An image of {documents.get_proportions(part)} pixels or latents does not fit "
                 f"codec.pixels={self.codec.pixels}. Set codec.pixels, or resize the image."
             )
         at_row, at_column = np.divmod(np.arange(slots), columns)

@@ -30,17 +30,25 @@ class Source(Protocol):
         ...
 
 
-def num_slots(layout: Layout, parts: Sequence[Part]) -> int:
+def count_slots(layout: Layout, parts: Sequence[Part]) -> int:
     """Return the number of slots that `layout.row` would need for a document of these parts."""
     if layout.text_first:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
     slots = 1 + layout.has_markers
     for run in documents.group_runs(parts):
         if documents.is_text(run[0]):
-            slots += _text_slots(layout, sum(_count_tokens(layout, part.text) for part in run))
+            slots += count_text_slots(layout, run)
         else:
             slots += math.prod(layout.image_grid(run[0])) + layout.has_markers
     return slots
+
+
+def count_text_slots(layout: Layout, run: Sequence[Text]) -> int:
+    """Return the number of slots of a text run; a run that is padded has at least one <end>."""
+    tokens = sum(_count_tokens(layout, part.text) for part in run)
+    if layout.variable_length:
+        return tokens
+    return -(-(tokens + 1) // layout.text_slots) * layout.text_slots
 
 
 def split_document(layout: Layout, document: Document) -> list[Document]:
@@ -53,12 +61,12 @@ def split_document(layout: Layout, document: Document) -> list[Document]:
         UserError: a single image does not fit a row.
     """
     parts = [part for part in document.parts if _has_tokens(layout, part)]
-    if parts and num_slots(layout, parts) <= layout.length:
+    if parts and count_slots(layout, parts) <= layout.length:
         return [Document(tuple(parts))]
     chunks: list[Document] = []
     held: list[Part] = []
     for short in itertools.chain.from_iterable(_chunk_part(layout, part) for part in parts):
-        if held and num_slots(layout, [*held, short]) > layout.length:
+        if held and count_slots(layout, [*held, short]) > layout.length:
             chunks.append(Document(tuple(held)))
             held = []
         held.append(short)
@@ -80,7 +88,7 @@ def count_chunks(source: Source, layout: Layout, policy: str) -> np.ndarray:
         document = _outline(source, index)
         counts[index] = len(split_document(layout, document))
         if counts[index] > 1 and policy == "error":
-            slots = num_slots(layout, document.parts)
+            slots = count_slots(layout, document.parts)
             raise UserError(
                 f"Document {index} needs {slots} slots, but data.sequence_length={layout.length}. "
                 "Raise data.sequence_length, or set data.overflow to 'split' or 'drop'. "
@@ -97,7 +105,7 @@ def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[st
         of texts with more than `layout.text_slots` tokens; "median", the median length in tokens,
         including the end token; and "data.text_slot_multiple", which is `layout.text_slots`.
     """
-    lengths = text_lengths(source, layout, max_documents)
+    lengths = list_text_lengths(source, layout, max_documents)
     return {
         "measured": len(lengths),
         "longer": sum(length > layout.text_slots for length in lengths),
@@ -106,7 +114,7 @@ def measure_texts(source: Source, layout: Layout, max_documents: int) -> dict[st
     }
 
 
-def text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
+def list_text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
     """Return the length of each text in tokens, with the end token, in a sample of documents."""
     return [
         1 + sum(_count_tokens(layout, part.text) for part in run)
@@ -116,9 +124,11 @@ def text_lengths(source: Source, layout: Layout, max_documents: int) -> list[int
     ]
 
 
-def document_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
+def list_document_lengths(source: Source, layout: Layout, max_documents: int) -> list[int]:
     """Return the number of slots that each document needs, in a sample of documents."""
-    return [num_slots(layout, document.parts) for document in iter_outlines(source, max_documents)]
+    return [
+        count_slots(layout, document.parts) for document in iter_outlines(source, max_documents)
+    ]
 
 
 def count_shapes(source: Source, layout: Layout, max_documents: int) -> dict[str, int]:
@@ -181,13 +191,6 @@ def _count_tokens(layout: Layout, text: str) -> int:
     return len(layout.vocab.encode(text, allow_unknown=True)) if text.strip() else 0
 
 
-def _text_slots(layout: Layout, num_tokens: int) -> int:
-    """Return the number of slots of a text run; a run that is padded has at least one <end>."""
-    if layout.variable_length:
-        return num_tokens
-    return -(-(num_tokens + 1) // layout.text_slots) * layout.text_slots
-
-
 def _has_tokens(layout: Layout, part: Part) -> bool:
     """Return whether a part takes any slots; a text without tokens takes none."""
     return not isinstance(part, Text) or _count_tokens(layout, part.text) > 0
@@ -195,7 +198,7 @@ def _has_tokens(layout: Layout, part: Part) -> bool:
 
 def _chunk_part(layout: Layout, part: Part) -> Iterator[Part]:
     """Yield the part if it fits a row, and otherwise its chunks."""
-    slots = num_slots(layout, [part])
+    slots = count_slots(layout, [part])
     if slots <= layout.length:
         yield part
         return
@@ -205,7 +208,7 @@ def _chunk_part(layout: Layout, part: Part) -> Iterator[Part]:
             "data.sequence_length or codec.patch_size, or lower codec.pixels."
         )
     yield from map(
-        Text, split_text(part.text, lambda text: num_slots(layout, [Text(text)]) <= layout.length)
+        Text, split_text(part.text, lambda text: count_slots(layout, [Text(text)]) <= layout.length)
     )
 
 

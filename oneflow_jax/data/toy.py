@@ -61,11 +61,5 @@ class Toy:
         )
 
 
-def nearest_color(image: np.ndarray) -> str:
-    """Return the name of the color that is nearest to the mean of an image `[h w 3]`."""
-    mean = image.reshape(-1, 3).mean(axis=0)
-    return min(COLORS, key=lambda name: float(np.sum((mean - COLORS[name]) ** 2)))
-
-
 def _solid_image(name: str, pixels: int) -> np.ndarray:
     return np.full((pixels, pixels, 3), COLORS[name], np.uint8)

@@ -18,7 +18,7 @@ documents from their texts, and the texts from their images:
 
 A third task generates images of several texts, each with the same noises. Distances are means of
 absolute differences of pixels, 0 to 1; `reference_image_distance` is that of real documents.
-Images that are not square are compared as squares with white margins (`OwnData.first_image`):
+Images that are not square are compared as squares with white margins (`OwnData.make_square`):
 
     image_distance           of different texts and different noises
     image_distance_captions  of different texts and the same noise; about 0 if texts have no effect
@@ -100,7 +100,7 @@ class OwnData:
     @functools.cached_property
     def train_features(self) -> Float[np.ndarray, "n f"]:
         """Features of the first image of each training document."""
-        return _features([self.first_image(document) for document in self.training])
+        return _features([self.make_square(document) for document in self.training])
 
     @functools.cached_property
     def frequencies(self) -> token_frequencies.TokenFrequencies:
@@ -110,10 +110,10 @@ class OwnData:
         )
 
     def real_images(self, split: str) -> UInt8[np.ndarray, "n H W 3"]:
-        """Return the first image of each example."""
-        return np.stack([self.first_image(one.document) for one in self.examples[split]])
+        """Return the first image of each example, as a square."""
+        return _make_squares(self, [one.document for one in self.examples[split]])
 
-    def first_image(self, document: Document) -> UInt8[np.ndarray, "n n 3"]:
+    def make_square(self, document: Document) -> UInt8[np.ndarray, "n n 3"]:
         """Return the first image of a document as a square; black if it has no image.
 
         A model that ran out of slots generates no image. White margins complete an image that is
@@ -182,7 +182,7 @@ def token_accuracy(expected: Sequence[int], actual: Sequence[int]) -> float:
 
 
 def _score_images(own: OwnData, split: str, generated: Sequence[Document]) -> base.MetricResult:
-    images = _generated_images(own, generated)
+    images = _make_squares(own, generated)
     ours, real = _features(images), _features(own.real_images(split))
     closer = [
         np.square(ours[n] - real[n]).sum() < np.square(ours[n] - real[partner]).sum()
@@ -269,7 +269,7 @@ def _nearest_texts(own: OwnData, split: str) -> list[str]:
     """Return for each example the text of the training image that is most similar to its own."""
     found = []
     for one in own.examples[split]:
-        features = nearest_image.features(own.first_image(one.document))
+        features = nearest_image.features(own.make_square(one.document))
         distances = np.square(own.train_features - features).sum(axis=1)
         if split == "train":  # The nearest training image of a training document is its own.
             distances = np.where(distances < MIN_DISTANCE, np.inf, distances)
@@ -290,7 +290,7 @@ def _choose_captions(own: OwnData) -> list[Example]:
 def _score_distances(
     own: OwnData, num_captions: int, generated: Sequence[Document]
 ) -> base.MetricResult:
-    images = _generated_images(own, generated)
+    images = _make_squares(own, generated)
     captions = np.repeat(np.arange(num_captions), NUM_SEEDS)
     seeds = np.tile(np.arange(NUM_SEEDS), num_captions)
 
@@ -312,8 +312,8 @@ def _score_distances(
 def _measure_reference(own: OwnData) -> dict[str, float]:
     count = min(NUM_CAPTIONS * NUM_SEEDS, len(own.training))
     spread = [own.training[n * len(own.training) // count] for n in range(count)]
-    images = np.stack([own.first_image(document) for document in spread])
-    metrics = {"reference_image_distance": mean_distance(images, lambda *_: True)}
+    distance = mean_distance(_make_squares(own, spread), lambda *_: True)
+    metrics = {"reference_image_distance": distance}
     if own.text_slots is None:
         return metrics
     frequencies = token_frequencies.TokenFrequencies.count(list(map(own.text_slots, own.training)))
@@ -332,7 +332,7 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
         return None
     written = generated.get(f"image_to_text_{split}")
     count = min(SHEET_ROWS, len(drawn))
-    images = _generated_images(own, drawn)
+    images = _make_squares(own, drawn)
     cells: list[base.GalleryCell] = []
     for n in (m * len(drawn) // count for m in range(count)):
         document = own.examples[split][n].document
@@ -340,9 +340,9 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
         shown = next(iter(drawn[n].images()), image)
         nearest = np.square(own.train_features - nearest_image.features(image)).sum(axis=1)
         training = own.training[int(nearest.argmin())]
-        real = _first_image(document)
+        real = document.images()[0]
         cells += [(real, document.text(), ""), (shown, "", "")]
-        cells.append((_first_image(training), training.text(), ""))
+        cells.append((training.images()[0], training.text(), ""))
         if written:
             text = written[n].text()
             mark = "right" if text == document.text() else ""
@@ -352,13 +352,9 @@ def _make_sheet(own: OwnData, generated: base.DocumentsByTask) -> base.Sheet | N
     return base.Sheet(headers + (("text from its image",) if written else ()), tuple(cells))
 
 
-def _first_image(document: Document) -> UInt8[np.ndarray, "H W 3"]:
-    return document.images()[0]
-
-
-def _generated_images(own: OwnData, generated: Sequence[Document]) -> UInt8[np.ndarray, "n H W 3"]:
-    """Return the first image of each document, as a square."""
-    return np.stack([own.first_image(document) for document in generated])
+def _make_squares(own: OwnData, documents: Sequence[Document]) -> UInt8[np.ndarray, "n H W 3"]:
+    """Return the first image of each document, as a square (`OwnData.make_square`)."""
+    return np.stack([own.make_square(document) for document in documents])
 
 
 def _features(images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Float[np.ndarray, "n f"]:

@@ -20,7 +20,7 @@ a fraction of the `image_to_text` documents have their images dropped.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.struct
 import jax
@@ -40,7 +40,6 @@ NAMES = (
     "own_slot_times",
     "text_first",
 )
-
 
 OWN_TIMES = ("own_run_times", "own_slot_times", "text_first")
 """Tasks in which the slots that are corrupted have several times."""
@@ -100,35 +99,30 @@ class TaskMixture:
             u: uniform number in [0, 1) of each slot's document.
             canvas: clean row.
             time_sampler: increasing function from uniform numbers to times.
-            text_time_sampler: the function for text whose time is not that of an image: in the
-                tasks `image_to_text` and `OWN_TIMES`; None means
-                `time_sampler`.
+            text_time_sampler: the function for text whose time is not that of an image, in the
+                tasks `SEPARATE_TEXT_TIMES`; None means `time_sampler`.
             lead: how far text is ahead of the images in the other tasks (`text_lead`).
         """
-        key_task, key_drop, key_share, key_span, key_slot, key_run, key_own = jax.random.split(
-            key, 7
-        )
+        key_task, key_drop, key_fraction, key_span, key_slot, *own_keys = jax.random.split(key, 7)
         task = sample_per_group(key_task, self.probs, canvas.segment)
-        share = uniform_per_group(key_share, canvas.segment)
-        by_span = uniform_per_group(key_span, canvas.span) < share
-        by_slot = jax.random.uniform(key_slot, u.shape) < share
+        is_task = {name: task == number for number, name in enumerate(NAMES)}
+        fraction = uniform_per_group(key_fraction, canvas.segment)
+        by_span = uniform_per_group(key_span, canvas.span) < fraction
+        by_slot = jax.random.uniform(key_slot, u.shape) < fraction
+        all_slots = jnp.ones_like(canvas.is_text)
         chosen = jnp.select(
-            [task == NAMES.index(name) for name in NAMES],
+            list(is_task.values()),
             [
-                jnp.ones_like(canvas.is_text),
+                all_slots,
                 canvas.is_image,
                 canvas.is_text,
                 by_span,
                 jnp.where(canvas.is_text, by_slot, by_span),
-                *[jnp.ones_like(canvas.is_text)] * len(OWN_TIMES),
+                *[all_slots] * len(OWN_TIMES),
             ],
             default=False,  # jnp.select's own default, the integer 0, would make the mask int.
         )
-        by_run = uniform_per_group(key_run, canvas.span)
-        own = jnp.where(canvas.is_text, jax.random.uniform(key_own, u.shape), by_run)
-        u = jnp.where(task == NAMES.index("own_run_times"), by_run, u)
-        text_first = task == NAMES.index("text_first")
-        u = jnp.where((task == NAMES.index("own_slot_times")) | text_first, own, u)
+        u = _replace_own_times(own_keys, u, canvas, is_task)
         scored = canvas.to_generate & chosen
         dropped = _is_condition(task, canvas) & (
             uniform_per_group(key_drop, canvas.segment) < self.cond_drop_prob
@@ -139,10 +133,24 @@ class TaskMixture:
             (text_time_sampler or time_sampler)(u),
             text_lead.text_time(document_time, lead),
         )
-        image_time = jnp.where(text_first, 0.0, document_time)
+        image_time = jnp.where(is_task["text_first"], 0.0, document_time)
         t = jnp.where(canvas.is_text, text_time, image_time)
         time = jnp.where(dropped, 0.0, jnp.where(scored, t, 1.0))
         return TaskDraw(scored=scored, time=time, task=task)
+
+
+def _replace_own_times(
+    keys: Sequence[Key[Array, ""]],
+    u: Float[Array, "L"],
+    canvas: Canvas,
+    is_task: Mapping[str, Bool[Array, "L"]],
+) -> Float[Array, "L"]:
+    """Return u with a number of its own for each text run and image, or token, in `OWN_TIMES`."""
+    key_run, key_slot = keys
+    by_run = uniform_per_group(key_run, canvas.span)
+    by_slot = jnp.where(canvas.is_text, jax.random.uniform(key_slot, u.shape), by_run)
+    u = jnp.where(is_task["own_run_times"], by_run, u)
+    return jnp.where(is_task["own_slot_times"] | is_task["text_first"], by_slot, u)
 
 
 def _is_condition(task: Int[Array, "L"], canvas: Canvas) -> Bool[Array, "L"]:

@@ -84,7 +84,7 @@ class LayoutChoice:
         keys = jax.random.split(jax.random.key(0), batch)
         placed = batch_rows.place(system, rows, batch, length, keys)
         with sharding.mesh_context(system.mesh, sharding.SAMPLING_RULES):
-            losses = given_text_losses(
+            losses = compute_given_text_losses(
                 self.params,
                 *placed,
                 model=system.model,
@@ -94,7 +94,7 @@ class LayoutChoice:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "paradigm"))
-def given_text_losses(
+def compute_given_text_losses(
     params: PyTree,
     canvas: Canvas,
     keys: Key[Array, "B"],

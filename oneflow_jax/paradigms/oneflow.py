@@ -237,8 +237,8 @@ class OneFlow:
 
         def make_frame(step: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> Frame:
             t, (state, _) = times[step], carry
-            made = predict(t, solve.last_prediction_end(plan.schedule, t), state)
-            return self._make_frame(canvas, t, state, made)
+            prediction = predict(t, solve.last_prediction_end(plan.schedule, t), state)
+            return self._make_frame(canvas, t, state, prediction)
 
         def finish(_: Int[Array, ""], carry: tuple[FlowState, PyTree]) -> SampleOutput:
             last = make_frame(jnp.int32(count - 1), carry)
@@ -256,13 +256,13 @@ class OneFlow:
         )
 
     def _make_frame(
-        self, canvas: Canvas, t: Float[Array, ""], state: FlowState, made: Prediction
+        self, canvas: Canvas, t: Float[Array, ""], state: FlowState, prediction: Prediction
     ) -> Frame:
         return Frame(
-            canvas=canvas.replace(ids=made.ids, latents=state.latents),
+            canvas=canvas.replace(ids=prediction.ids, latents=state.latents),
             time=self._slot_times(canvas, t, state.final_ids),
-            confidence=made.confidence,
-            x1_hat=made.x1_hat.latents,
+            confidence=prediction.confidence,
+            x1_hat=prediction.x1_hat.latents,
             run_time=t,
         )
 

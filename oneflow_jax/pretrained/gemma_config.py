@@ -51,8 +51,8 @@ def read_gemma3(values: ConfigReader) -> dict[str, Any]:
     """
     values.check_values({"attn_logit_softcapping": None})  # `transformers` ignores other values.
     theta, scaling, local_theta = _read_two_ropes(values)
-    every = values.integer("sliding_window_pattern", 6)
-    return _read_both(values, every) | {
+    period = values.integer("sliding_window_pattern", 6)
+    return _read_both(values, period) | {
         "logit_cap": values.soft_cap("final_logit_softcapping", None),
         "rope_theta": theta,
         "rope_scaling": scaling,
@@ -78,18 +78,18 @@ def _read_both(values: ConfigReader, global_every: int) -> dict[str, Any]:
 def _read_global_every(values: ConfigReader, default: int) -> int:
     """Return the number of layers from one global layer to the next."""
     count = values.integer("num_hidden_layers")
-    types = values.strings("layer_types", _layer_types(count, default))
-    every = types.index(GLOBAL) + 1 if GLOBAL in types else count + 1
-    if types != _layer_types(count, every):
+    types = values.strings("layer_types", _list_layer_types(count, default))
+    period = types.index(GLOBAL) + 1 if GLOBAL in types else count + 1
+    if types != _list_layer_types(count, period):
         raise UserError(
             f"{values.label}: layer_types={types!r}: not supported. Use a model in which every "
             f"n-th layer has {GLOBAL!r}, and all others have {LOCAL!r}."
         )
-    return every
+    return period
 
 
-def _layer_types(count: int, every: int) -> list[str]:
-    return [LOCAL if number % every else GLOBAL for number in range(1, count + 1)]
+def _list_layer_types(count: int, period: int) -> list[str]:
+    return [LOCAL if number % period else GLOBAL for number in range(1, count + 1)]
 
 
 def _read_two_ropes(values: ConfigReader) -> tuple[float, tuple[str | float, ...], float]:

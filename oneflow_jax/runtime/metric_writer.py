@@ -153,11 +153,6 @@ class MetricWriter:
         with (self._staged.local / DOCUMENTS_FILE).open("a") as file:
             file.write(json.dumps({"step": step} | row) + "\n")
 
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Write texts to the TensorBoard events."""
-        for name, text in texts.items():
-            self._events.add_text(name, text, step)
-
     def flush(self) -> None:
         """Write all buffered scalars to the files."""
         self._lines.flush()

@@ -43,10 +43,9 @@ from oneflow_jax.runtime import distributed, old_runs, path_keys, renamed_keys, 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.model"
 PRETRAINED_TOKENIZER = "tokenizer.json"
-TOKENIZERS = (TOKENIZER, PRETRAINED_TOKENIZER)
 LATENTS = "latents.json"
 LAYOUTS = "layouts.json"
-DERIVED = (*TOKENIZERS, LATENTS, LAYOUTS)
+DERIVED = (TOKENIZER, PRETRAINED_TOKENIZER, LATENTS, LAYOUTS)
 SOURCE = "source.json"
 CHOICES = "choices.json"
 FINETUNE = "finetune.json"

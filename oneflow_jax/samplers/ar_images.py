@@ -132,9 +132,8 @@ class FlowImageSampler:
             return gaussian.interpolate(fresh, clean, jnp.broadcast_to(s, clean.shape[:2]))
 
         stepper = solve.make_stepper(predict_x1, corrupt, self.schedule)
-        solution = ode.solve(stepper, draw(keys), self.schedule.times)
-        last = solution.last_time
-        latents = jnp.where(read, source.latents, predict_x1(last, last, solution.final))
+        state, t = ode.solve(stepper, draw(keys), self.schedule.times)
+        latents = jnp.where(read, source.latents, predict_x1(t, t, state))
         outputs, after = network.decode(context.view.replace(latents=latents), context.cache)
         return ImageResult(source.replace(latents=latents), outputs["token_logits"][:, -1], after)
 

@@ -11,9 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 
 from oneflow_jax.errors import check_fraction, check_one_of
 from oneflow_jax.samplers import plan_values, time_grids
@@ -96,22 +94,6 @@ def make_schedule(
     return SolverSchedule(solver, times, is_edit=start > 0)
 
 
-@flax.struct.dataclass
-class Solution:
-    """Solution of the flow up to the last interval.
-
-    Attributes:
-        final: state at the last time of the schedule, one interval before t = 1.
-        last_time: the last time of the schedule.
-        trajectory: states at all times of the schedule, stacked along a new first axis; None if not
-            requested.
-    """
-
-    final: PyTree
-    last_time: Float[Array, ""]
-    trajectory: PyTree | None
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stepper:
     """The steps of a solver.
@@ -162,35 +144,23 @@ def make_stepper(
 
 
 def solve(
-    stepper: Stepper, state: PyTree, times: plan_values.Times, return_trajectory: bool = False
-) -> Solution:
+    stepper: Stepper, state: PyTree, times: plan_values.Times
+) -> tuple[PyTree, Float[Array, ""]]:
     """Take the steps of all intervals except the last.
 
     Args:
         stepper: the steps of the solver.
         state: x at the first time; any tree of float32 arrays.
-        times: start times of the intervals, increasing; a tuple if the trajectory is returned.
-        return_trajectory: whether to return the states at all times of the schedule.
+        times: start times of the intervals, increasing.
+
+    Returns:
+        The state at the start of the last interval, and the time there.
     """
     values, count = plan_values.step_times(times)
     carry = stepper.init(state)
-    if return_trajectory:
-
-        def record(
-            carry: tuple[PyTree, PyTree], number: Int[Array, ""]
-        ) -> tuple[tuple[PyTree, PyTree], PyTree]:
-            after = stepper.step(number, carry)
-            return after, after[0]
-
-        path = [jax.tree.map(lambda x: x[None], state)]
-        if count > 1:  # A loop without iterations would still be compiled.
-            carry, later = jax.lax.scan(record, carry, jnp.arange(count - 1))
-            path.append(later)
-        trajectory = jax.tree.map(lambda *parts: jnp.concatenate(parts), *path)
-        return Solution(carry[0], values[count - 1], trajectory)
-    if not isinstance(count, int) or count > 1:
+    if not isinstance(count, int) or count > 1:  # A loop without iterations would be compiled, too.
         carry = jax.lax.fori_loop(0, count - 1, stepper.step, carry)
-    return Solution(carry[0], values[count - 1], None)
+    return carry[0], values[count - 1]
 
 
 def _make_solver(name: str) -> "diffrax.AbstractSolver":

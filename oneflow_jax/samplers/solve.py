@@ -13,7 +13,7 @@ def make_stepper(
 ) -> ode.Stepper:
     """Return the steps through all intervals of `schedule` except the last.
 
-    The state is any tree of float32 arrays `[*b L n]`.
+    The state is any tree of float32 arrays `[*b L n]`; with renoising, any tree.
 
     Args:
         predict_mean: function that returns the mean of the x1 predictions from a time to a later
@@ -23,10 +23,10 @@ def make_stepper(
     """
 
     def velocity(t: Float[Array, ""], x: PyTree) -> PyTree:
-        def moved(x_1: Array, x_t: Array) -> Array:
+        def compute_velocity(x_1: Array, x_t: Array) -> Array:
             return gaussian.velocity(x_1, x_t, jnp.broadcast_to(t, x_t.shape[:-1]))
 
-        return jax.tree.map(moved, predict_mean(t, t, x), x)
+        return jax.tree.map(compute_velocity, predict_mean(t, t, x), x)
 
     if schedule.solver == "jump":
         return jump.make_stepper(predict_mean, schedule.times)

@@ -46,7 +46,7 @@ class Guard:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self.max_body_bytes:
-                raise HTTPException(413, self._too_large())
+                raise HTTPException(413, self._describe_limit())
             return message
 
         await self.app(scope, receive_limited, send)
@@ -59,15 +59,15 @@ class Guard:
             if name.strip("[]") not in LOOPBACK:
                 return 403, f"Host={host}: not a name of this machine. Use 127.0.0.1 or localhost."
         elif path.startswith("/v1/"):
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            header = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(header, f"Bearer {self.token}".encode()):
                 return 401, "Authorization: the token is missing or wrong. Send Bearer TOKEN."
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_body_bytes:
-            return 413, self._too_large()
+            return 413, self._describe_limit()
         return None
 
-    def _too_large(self) -> str:
+    def _describe_limit(self) -> str:
         return f"body: too large. Send {self.max_body_bytes} bytes at most."
 
 

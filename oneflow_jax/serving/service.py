@@ -228,10 +228,10 @@ class Service:
             self._advance(batch, run)
         results = run.results(shows_states=shows_states)
         seconds = time.monotonic() - start
-        for job, made in zip(batch, results, strict=True):
+        for job, result in zip(batch, results, strict=True):
             if job.wants_states:
-                self._send([job], events.State(run.step, run.step, made.last_steps))
-            self._finish(job, events.Done(made.documents, made.nfe, seconds))
+                self._send([job], events.State(run.step, run.step, result.last_steps))
+            self._finish(job, events.Done(result.documents, result.nfe, seconds))
 
     def _advance(self, batch: Sequence[Job], run: BatchRun) -> None:
         """Run the next steps, and send the documents before them to requests that want them."""

@@ -14,7 +14,7 @@ means that the text of any other document predicts the images as well as their o
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,6 @@ from oneflow_jax.nn.model import Model
 from oneflow_jax.runtime import distributed
 from oneflow_jax.shapes import Float, PyTree
 from oneflow_jax.training import conditioning, eval_loss, step
-
-ByDocument = Mapping[str, Sequence[float]]
-"""Loss of each document, by "<term>_<split>"; NaN for a document without scored slots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +113,12 @@ class DocumentLosses:
         }
 
     def __call__(self, params: PyTree) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Return means and gains by name, and the loss of each document by term and split."""
+        """Measure the losses of all documents.
+
+        Returns:
+            Means and gains by name, and the loss of each document by "<term>_<split>", which is NaN
+            for a document without scored slots.
+        """
         scalars = dict(self._constants)
         by_document: dict[str, list[float]] = {}
         for split, rows in self._splits.items():

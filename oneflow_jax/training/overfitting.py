@@ -25,7 +25,7 @@ TOTAL = "total_heldout"
 """Name of the held-out loss that decides which checkpoint is the best one: a list of one value."""
 
 Evaluation = tuple[int, Mapping[str, Sequence[float | None]]]
-"""A step, and the loss of each document by "<term>_<split>" (`document_losses.ByDocument`)."""
+"""A step, and the loss of each document by "<term>_<split>" (`document_losses.DocumentLosses`)."""
 
 
 @dataclasses.dataclass(frozen=True)

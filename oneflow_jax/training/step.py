@@ -86,15 +86,6 @@ def denoising_losses(
     return per_row_losses(params, keys, u, canvas, model=model, paradigm=paradigm)
 
 
-def adapt_losses(row_losses: RowLosses, adapter: lora.LoRA) -> RowLosses:
-    """Return losses of the trained parameters, which the adapter merges into those of the model."""
-
-    def merge_first(params: PyTree, ema: PyTree, *batch: PyTree, **model: PyTree) -> Metrics:
-        return row_losses(adapter.merge(params), adapter.merge(ema), *batch, **model)
-
-    return merge_first
-
-
 def train_step(
     state: TrainState,
     canvas: Canvas,
@@ -106,6 +97,7 @@ def train_step(
     num_microbatches: int,
     freeze: str = "",
     row_losses: RowLosses = denoising_losses,
+    adapter: lora.LoRA = FULL,
 ) -> tuple[TrainState, Metrics]:
     """Return the state after one update, and the metrics to log.
 
@@ -119,6 +111,7 @@ def train_step(
         num_microbatches: number of gradient accumulation steps; B is a multiple of it.
         freeze: regular expression of the names of frozen parameters (`optimizer.OptimizerConfig`).
         row_losses: the losses of each row.
+        adapter: the parameters to train in place of those of the model.
     """
     rows = canvas.ids.shape[0]
     key_clock, key_rows = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -130,7 +123,8 @@ def train_step(
 
     def loss(params: PyTree, part: PyTree) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
         params = optimizer_lib.stop_gradient_where(params, freeze)
-        by_row = row_losses(params, state.ema, *part, model=model, paradigm=paradigm)
+        merged = adapter.merge(params), adapter.merge(state.ema)
+        by_row = row_losses(*merged, *part, model=model, paradigm=paradigm)
         sums = update.sum_leading(by_row)
         return sum(w * sums[k].total / counts[k] for k, w in paradigm.weights), (sums, ())
 

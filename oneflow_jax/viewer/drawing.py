@@ -13,9 +13,13 @@ from oneflow_jax.viewer import fonts
 
 def upscale(image: Image.Image, width: int) -> Image.Image:
     """Enlarge an image by the integer factor for which its width is closest to `width` pixels."""
-    factor = max(1, math.floor(width / image.width + 0.5))
-    size = (image.width * factor, image.height * factor)
-    return image.resize(size, Image.Resampling.NEAREST)
+    return image.resize(enlarge_size(image.size, width), Image.Resampling.NEAREST)
+
+
+def enlarge_size(size: tuple[int, int], width: int) -> tuple[int, int]:
+    """Return the size (width, height) to which `upscale` enlarges an image of this size."""
+    factor = max(1, math.floor(width / size[0] + 0.5))
+    return size[0] * factor, size[1] * factor
 
 
 def paste_framed(canvas: Image.Image, image: Image.Image, corner: tuple[int, int]) -> None:

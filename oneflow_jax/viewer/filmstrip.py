@@ -29,15 +29,14 @@ def write_filmstrip(
     """
     frames = [view.frames[step] for step in steps]
     heights = [_frame_height(frame) + 2 * GAP for frame in frames]
-    columns = _assign_columns(frames)
-    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
+    lefts, width = _place_images(frames)
     canvas = Image.new("RGB", (width, sum(heights) + 2 * (MARGIN - GAP)), fonts.BACKGROUND_COLOR)
     draw = ImageDraw.Draw(canvas)
     top = MARGIN - GAP
     for index, (frame, height) in enumerate(zip(frames, heights, strict=True)):
         if index:
             draw.line((MARGIN, top, width - MARGIN, top), fonts.LINE_COLOR, 2)
-        _draw_frame(canvas, draw, top + GAP, frame, columns)
+        _draw_frame(canvas, draw, top + GAP, frame, lefts)
         top += height
     drawing.save_image(canvas, path)
 
@@ -68,24 +67,30 @@ def draw_frames(frames: Sequence[trajectory.Frame]) -> list[Image.Image]:
     Args:
       frames: the document at each step, at least one.
     """
-    columns = _assign_columns(frames)
-    width = 2 * MARGIN + LABEL_WIDTH + TEXT_WIDTH + len(columns) * (IMAGE_WIDTH + 2 * GAP)
+    lefts, width = _place_images(frames)
     height = max(map(_frame_height, frames)) + 2 * MARGIN
     drawn = []
     for frame in frames:
         canvas = Image.new("RGB", (width, height), fonts.BACKGROUND_COLOR)
-        _draw_frame(canvas, ImageDraw.Draw(canvas), MARGIN, frame, columns)
+        _draw_frame(canvas, ImageDraw.Draw(canvas), MARGIN, frame, lefts)
         drawn.append(canvas)
     return drawn
 
 
-def _assign_columns(frames: Sequence[trajectory.Frame]) -> dict[int, int]:
-    """Return the column of each image, by its key: images of the last frame first, in order.
+def _place_images(frames: Sequence[trajectory.Frame]) -> tuple[dict[int, int], int]:
+    """Return the left edge of each image by its key, and the width of the strip, in pixels.
 
-    Every image has its own column, so an image that a later step inserts overlaps no other one.
+    The columns begin with the images of the last frame, in order. Every image has its own column,
+    so an image that a later step inserts overlaps no other one.
     """
-    keys = dict.fromkeys(part.key for frame in reversed(frames) for part in frame.images())
-    return {key: column for column, key in enumerate(keys)}
+    widths: dict[int, int] = {}
+    for part in (part for frame in reversed(frames) for part in frame.images()):
+        widths[part.key] = max(widths.get(part.key, IMAGE_WIDTH), _measure_image(part)[0])
+    lefts, left = {}, MARGIN + LABEL_WIDTH + TEXT_WIDTH
+    for key, width in widths.items():
+        lefts[key] = left + 2 * GAP
+        left = lefts[key] + width
+    return lefts, left + MARGIN
 
 
 def _draw_frame(
@@ -93,9 +98,9 @@ def _draw_frame(
     draw: ImageDraw.ImageDraw,
     top: int,
     frame: trajectory.Frame,
-    columns: dict[int, int],
+    lefts: dict[int, int],
 ) -> None:
-    """Draw one row of a film strip; `columns` maps the key of an image to its column."""
+    """Draw one row of a film strip; `lefts` maps the key of an image to its left edge."""
     time = f" = {frame.time:.2f}"
     draw.text((MARGIN, top), "t", fonts.ACCENT_COLOR, fonts.load_font("italic", FONT_SIZE))
     draw.text((MARGIN + 14, top), time, fonts.TEXT_COLOR, fonts.load_font("text", FONT_SIZE))
@@ -103,14 +108,8 @@ def _draw_frame(
     for run in frame.text_spans():
         down = _draw_text_span(draw, (MARGIN + LABEL_WIDTH, down), run) + 16
     for part in frame.images():
-        left = (
-            MARGIN
-            + LABEL_WIDTH
-            + TEXT_WIDTH
-            + 2 * GAP
-            + columns[part.key] * (IMAGE_WIDTH + 2 * GAP)
-        )
-        image = _enlarge(part)
+        left = lefts[part.key]
+        image = drawing.upscale(Image.fromarray(part.x_t), IMAGE_WIDTH)
         drawing.paste_framed(canvas, image, (left, top))
         line = top + image.height + 14
         _draw_progress(draw, (left, line), (left + image.width, line), part)
@@ -160,15 +159,16 @@ def _draw_progress(
         draw.line((*start, *reached), fonts.GIVEN_COLOR if part.given else fonts.ACCENT_COLOR, 4)
 
 
-def _enlarge(part: trajectory.ImageView) -> Image.Image:
-    """Return an image as it is drawn: at most `IMAGE_WIDTH` pixels wide if it can be."""
-    return drawing.upscale(Image.fromarray(part.x_t), IMAGE_WIDTH)
+def _measure_image(part: trajectory.ImageView) -> tuple[int, int]:
+    """Return width and height of an image as it is drawn, in pixels."""
+    height, width, _ = part.x_t.shape
+    return drawing.enlarge_size((width, height), IMAGE_WIDTH)
 
 
 def _frame_height(frame: trajectory.Frame) -> int:
     """Return the height of a frame: of its text or of its highest image, in pixels."""
-    images = [_enlarge(part).height for part in frame.images()]
-    return max(_text_height(frame), *(height + 40 for height in (IMAGE_WIDTH, *images)))
+    heights = [_measure_image(part)[1] for part in frame.images()]
+    return max(_text_height(frame), max([IMAGE_WIDTH, *heights]) + 40)
 
 
 def _text_height(frame: trajectory.Frame) -> int:

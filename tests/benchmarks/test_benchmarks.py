@@ -223,7 +223,7 @@ def test_bare_loop_generates_equal_documents():
         return {"a": t - x["a"]}
 
     made, bare = (
-        ode.solve(make(velocity, plan), state, plan.times).final["a"]
+        ode.solve(make(velocity, plan), state, plan.times)[0]["a"]
         for make in (ode.make_stepper, sample.make_bare_stepper)
     )
     np.testing.assert_allclose(bare, made, rtol=1e-6)

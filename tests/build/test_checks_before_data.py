@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from oneflow_jax.build import data, system
-from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom import prepare, store
 from oneflow_jax.errors import UserError
 from tests import runs
 from tests.data.custom import examples
@@ -49,5 +49,6 @@ def test_columns_that_select_nothing_are_named(tmp_path, monkeypatch):
     examples.write_files(tmp_path / "own", {"a.png": RED, "a.txt": "a cat"})
     config = examples.settings(tmp_path / "own", columns=("caption",))
     message = "dropped: 1 empty document; source.columns=('caption',) leaves out .png, .txt)."
+    folder = prepare.prepare(config, str(tmp_path / "data"), 1)
     with pytest.raises(UserError, match=re.escape(message)):
-        prepare.prepare(config, str(tmp_path / "data"), 1)
+        prepare.check_splits(store.open_prepared(folder))

@@ -212,7 +212,7 @@ def test_reasons_are_kept_with_the_run(tmp_path, monkeypatch):
     ("lengths", "slots"), [([80] * 99 + [90], 240), ([20] * 80 + [250] * 20, 256), ([900], 512)]
 )
 def test_rows_hold_three_usual_documents_and_most_long_ones(lengths, slots, monkeypatch):
-    monkeypatch.setattr(overflow, "document_lengths", lambda *_: lengths)
+    monkeypatch.setattr(overflow, "list_document_lengths", lambda *_: lengths)
     chosen = row_lengths.choose_sequence_length(runs.make_config(), tiny.make_layout())
     assert chosen.value == slots
 
@@ -261,9 +261,9 @@ def test_unknown_keys_cannot_be_chosen(tmp_path):
 
 def test_lengths_are_those_of_a_sample_spread_over_the_documents():
     layout, documents = tiny.make_layout(length=64), tiny.captions(9)
-    texts = overflow.text_lengths(documents, layout, 100)
+    texts = overflow.list_text_lengths(documents, layout, 100)
     assert len(texts) == 9
-    assert overflow.text_lengths(documents, layout, 3) == texts[::3]
-    assert overflow.document_lengths(documents, layout, 100) == [
-        overflow.num_slots(layout, document.parts) for document in documents
+    assert overflow.list_text_lengths(documents, layout, 3) == texts[::3]
+    assert overflow.list_document_lengths(documents, layout, 100) == [
+        overflow.count_slots(layout, document.parts) for document in documents
     ]

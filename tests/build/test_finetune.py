@@ -156,8 +156,10 @@ def test_another_start_model_after_the_first_checkpoint(start, documents, tuned,
     run = epath.Path(tmp_path / "run")
     run.mkdir()
     data.make_layout(config, run)
+    (run / workdir.LAYOUTS).write_text("layouts in tokens of the first start model")
     finetune_lib.check_start(changed, run)
     assert not (run / workdir.TOKENIZER).exists()
+    assert not (run / workdir.LAYOUTS).exists()
     data.make_layout(config, run)
     (run / workdir.CHECKPOINTS / "1").mkdir(parents=True)
     finetune_lib.check_start(config, run)
@@ -241,7 +243,7 @@ def test_rows_fit_the_documents_of_the_start_model(start, documents, tmp_path, m
     own = len(data.open_split(config, "train"))
     monkeypatch.setattr(
         row_lengths.overflow,
-        "document_lengths",
+        "list_document_lengths",
         lambda source, *_: [40 if len(source) == own else 250] * 30,
     )
     slots, reason = row_lengths.choose_sequence_length(config, layout)

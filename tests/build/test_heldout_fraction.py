@@ -32,7 +32,7 @@ def write_texts(folder, count):
 
 def count_held_out(config, fraction):
     config = workdir.replace_values(config, {"source.heldout_fraction": fraction})
-    return prepare.load_stats(custom_data.open_prepared(config).folder).documents["heldout"]
+    return custom_data.open_prepared(config).stats.documents["heldout"]
 
 
 @pytest.mark.parametrize(("documents", "held_out"), [(150, 10), (100, 10), (60, 6), (8, 1)])

@@ -54,9 +54,5 @@ def test_peak_and_memory_of_data_sheets(kind, tflops, gigabytes):
     assert 0.9 * gigabytes < chip.hbm_bytes / chips.GIB <= gigabytes
 
 
-def test_only_a_gpu_without_bfloat16_has_another_peak():
-    assert {name for name in GPUS if chips.CHIPS[name].peak_dtype != "bfloat16"} == {"t4"}
-
-
 def test_every_chip_has_a_kind():
     assert set(chips.DEVICE_KINDS.values()) == set(chips.CHIPS)

@@ -53,9 +53,9 @@ def test_an_image_gets_the_shape_of_which_the_most_is_kept(size, ratio):
 
 
 def test_kept_fraction():
-    assert image_shapes.kept_fraction((3, 2), (2, 3)) == 1  # a size is height and width
-    assert image_shapes.kept_fraction((4, 1), (1, 1)) == 0.25
-    assert image_shapes.kept_fraction((1, 4), (1, 1)) == 0.25
+    assert image_shapes.compute_kept_fraction((3, 2), (2, 3)) == 1  # a size is height and width
+    assert image_shapes.compute_kept_fraction((4, 1), (1, 1)) == 0.25
+    assert image_shapes.compute_kept_fraction((1, 4), (1, 1)) == 0.25
 
 
 def test_a_shape_is_found_by_its_ratio_and_by_that_of_its_slots():

@@ -57,7 +57,7 @@ def test_a_layout_has_the_slots_of_its_documents(layout):
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_documents_that_exceed_a_row_are_not_counted(layout, example):
-    slots = overflow.num_slots(layout, example.parts)
+    slots = overflow.count_slots(layout, example.parts)
     for length, counted in ((slots, 1), (slots - 1, 0)):
         known = known_layouts.count([example], dataclasses.replace(layout, length=length))
         assert known.documents == counted

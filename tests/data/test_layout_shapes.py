@@ -100,8 +100,8 @@ def test_slots_are_counted_as_they_are_laid_out():
     for document in make_documents()[:3]:
         outline = records.deserialize_outline(records.serialize(document))
         slots = len(layout.row(document)["modality"])
-        assert overflow.num_slots(layout, document.parts) == slots
-        assert overflow.num_slots(layout, outline.parts) == slots
+        assert overflow.count_slots(layout, document.parts) == slots
+        assert overflow.count_slots(layout, outline.parts) == slots
         assert layout.image_gap(document.parts[1]) == layout.image_gap(outline.parts[1])
     assert overflow.count_shapes(make_documents(), layout, 10) == {"1:1": 2, "3:2": 3, "2:3": 2}
 

@@ -33,7 +33,7 @@ DOCUMENTS = [
 @pytest.mark.parametrize("document", DOCUMENTS, ids=range(len(DOCUMENTS)))
 def test_num_slots_equals_the_laid_out_row(name, document):
     layout = dataclasses.replace(LAYOUTS[name], length=500)
-    assert overflow.num_slots(layout, document.parts) == len(layout.row(document)["modality"])
+    assert overflow.count_slots(layout, document.parts) == len(layout.row(document)["modality"])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

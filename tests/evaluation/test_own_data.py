@@ -155,7 +155,7 @@ def test_images_of_all_shapes_are_compared_as_squares_and_shown_whole():
     document = Document((Image(wide), Text("a dark thing")))
     example = own_data.Example(document, Document((Gap("image"),)), Document((Gap("text"),)))
     own = make_own(examples={"heldout": [example, *make_own().examples["heldout"]], "train": []})
-    square = own.first_image(document)
+    square = own.make_square(document)
     assert square.shape == (8, 8, 3)
     assert (square[3:5] == 20).all()
     assert (square[[0, -1]] == 255).all()

@@ -92,7 +92,7 @@ def test_the_loss_of_given_text_is_its_cross_entropy_at_t_0(generator):
     given = prompt.parse(["a picture of", Gap("document")], 4)
     prompts = known_layouts.fit(given, layout, known).prompts
     canvas = layout.canvas([layout.prompt_row(each) for each in prompts])
-    losses = layout_choice.given_text_losses(
+    losses = layout_choice.compute_given_text_losses(
         {},
         canvas,
         jax.random.split(jax.random.key(0), 2),
@@ -113,7 +113,7 @@ def test_the_loss_of_given_text_is_its_cross_entropy_at_t_0(generator):
 def test_text_changes_the_probabilities(generator, monkeypatch):
     monkeypatch.setattr(
         layout_choice,
-        "given_text_losses",
+        "compute_given_text_losses",
         lambda params, canvas, keys, **_: jnp.arange(canvas.ids.shape[0], dtype=jnp.float32),
     )
     given = prompt.parse(["a", Gap("document")], 4)

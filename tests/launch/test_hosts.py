@@ -2,7 +2,7 @@
 
 import pytest
 
-from oneflow_jax import main
+from oneflow_jax import errors
 from tests.launch.cloud import RESOURCES, make_reply, remote
 from tests.launch.test_scripts import ODD
 
@@ -87,7 +87,7 @@ def test_a_second_run_is_refused(cloud, state, code):
     [
         ("active", "0", "running"),
         ("deactivating", "0", "running"),
-        ("failed", str(main.EXIT_PREEMPTED), "stopped"),
+        ("failed", str(errors.EXIT_PREEMPTED), "stopped"),
         ("failed", "1", "failed with code 1"),
         ("inactive", "0", "idle"),
     ],

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from oneflow_jax import main
+from oneflow_jax import errors
 from tests.launch.cloud import LAUNCH, make_failure
 from tests.launch.test_scripts import ODD
 
@@ -33,7 +33,9 @@ def test_several_nodes_are_slices_of_the_mesh(cloud):
 
 
 def test_a_stopped_run_returns_to_the_queue(cloud):
-    assert run_job(cloud, *ARGUMENTS, code=main.EXIT_PREEMPTED).returncode == main.EXIT_PREEMPTED
+    assert (
+        run_job(cloud, *ARGUMENTS, code=errors.EXIT_PREEMPTED).returncode == errors.EXIT_PREEMPTED
+    )
     assert cloud.calls("scontrol") == [["scontrol", "requeue", "71"]]
 
 

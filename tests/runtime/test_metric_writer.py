@@ -36,7 +36,6 @@ def write_losses(folder, steps, resume_at=0):
 def test_scalars_are_written_as_json_lines_and_events(folder):
     writer = metric_writer.MetricWriter(folder)
     writer.write_scalars(3, {"train/loss": 0.5, "eval/loss_text/t=0.25": math.inf})
-    writer.write_texts(3, {"note": "words"})
     writer.flush()
     # Non-finite numbers become null, so that the line is valid JSON.
     assert lines(folder) == [{"step": 3, "train/loss": 0.5, "eval/loss_text/t=0.25": None}]

@@ -14,7 +14,7 @@ import time
 import pytest
 from etils import epath
 
-from oneflow_jax import main
+from oneflow_jax import errors, main
 from oneflow_jax.errors import Preempted
 from oneflow_jax.runtime import preemption, workdir
 from tests import runs
@@ -72,7 +72,7 @@ def test_sigterm_saves_exits_and_resuming_gives_the_same_result(tmp_path):
     code, stdout, stderr = run_until_signal(
         [*LONG_RUN, f"--workdir={broken}"], lambda process: process.send_signal(signal.SIGTERM)
     )
-    assert code == main.EXIT_PREEMPTED == 143, stderr
+    assert code == errors.EXIT_PREEMPTED == 143, stderr
     (step,) = [int(path.name) for path in (broken / workdir.CHECKPOINTS).iterdir()]
     assert 5 <= step < STEPS
     assert f"Stopped after step {step}" in stdout

@@ -5,12 +5,13 @@ import pytest
 
 from oneflow_jax.errors import UserError
 from oneflow_jax.samplers import ode, time_grids
+from tests import sampling
 
 SOLVER_ORDERS = {"euler": 1, "heun": 2, "midpoint": 2}
 
 
-def solve(velocity, state, plan, return_trajectory=False):
-    return ode.solve(ode.make_stepper(velocity, plan), state, plan.times, return_trajectory)
+def solve(velocity, state, plan):
+    return ode.solve(ode.make_stepper(velocity, plan), state, plan.times)
 
 
 def velocity(t, x):
@@ -21,9 +22,9 @@ def velocity(t, x):
 def solver_error(solver, steps):
     """Return the solver's error at t = 0.8 with equal steps."""
     plan = ode.make_schedule(solver, 0, tuple(np.linspace(0, 0.8, steps + 1)))
-    solution = solve(velocity, jnp.ones(2), plan)
+    end, _ = solve(velocity, jnp.ones(2), plan)
     truth = np.exp(np.sin(3 * 0.8) / 3)
-    return float(np.abs(np.asarray(solution.final) - truth).max())
+    return float(np.abs(np.asarray(end) - truth).max())
 
 
 @pytest.mark.parametrize("solver", SOLVER_ORDERS)
@@ -51,31 +52,28 @@ def test_nfe_equals_the_number_of_calls(solver, steps):
         return jnp.where(t < 1, velocity(t, x), jnp.nan)
 
     plan = ode.make_schedule(solver, steps)
-    solution = solve(counted_velocity, jnp.ones(2), plan)
+    end, _ = solve(counted_velocity, jnp.ones(2), plan)
     jax.effects_barrier()
     # The caller evaluates the network for the last interval.
     assert len(calls) + 1 == plan.nfe
-    assert bool(jnp.all(jnp.isfinite(solution.final)))
+    assert bool(jnp.all(jnp.isfinite(end)))
 
 
-def test_trajectory_is_recorded_at_the_scheduled_times():
+def test_single_steps_give_the_solution_of_all_steps():
     plan = ode.make_schedule("midpoint", 5, "cosine", start=0.2)
     state = {"x": jnp.ones(2), "y": jnp.zeros((3, 1))}
-    whole, last = (solve(velocity, state, plan, record) for record in (True, False))
-    np.testing.assert_allclose(whole.last_time, plan.times[-1], rtol=1e-6)
-    assert whole.trajectory["x"].shape == (5, 2)
-    np.testing.assert_array_equal(whole.trajectory["x"][0], 1)
-    np.testing.assert_allclose(whole.trajectory["x"][-1], last.final["x"], rtol=1e-6)
-    assert last.trajectory is None
+    end, last_time = solve(velocity, state, plan)
+    np.testing.assert_allclose(last_time, plan.times[-1], rtol=1e-6)
+    states = sampling.list_states(ode.make_stepper(velocity, plan), state, plan.times)
+    assert states["x"].shape == (5, 2)
+    assert jnp.all(jnp.diff(states["x"], axis=0) != 0)
+    np.testing.assert_allclose(states["x"][-1], end["x"], rtol=1e-6)
 
 
-def test_trajectory_of_a_single_step_is_its_start():
-    solution = solve(
-        velocity, jnp.full(2, 7.0), ode.make_schedule("euler", 1, start=0.5), return_trajectory=True
-    )
-    np.testing.assert_array_equal(solution.final, 7.0)
-    np.testing.assert_array_equal(solution.trajectory, [[7.0, 7.0]])
-    assert solution.last_time == 0.5
+def test_a_schedule_of_one_interval_needs_no_step():
+    end, last_time = solve(velocity, jnp.full(2, 7.0), ode.make_schedule("euler", 1, start=0.5))
+    np.testing.assert_array_equal(end, 7.0)
+    assert last_time == 0.5
 
 
 def test_grids_rise_from_the_start_to_below_one():

@@ -74,3 +74,21 @@ def test_a_high_image_is_drawn_whole(tmp_path):
     assert examples.COLORS["red"] in read_colors(tmp_path / "film.png")
     (drawn,) = filmstrip.draw_frames([frame])
     assert examples.COLORS["red"] in {color for _, color in drawn.getcolors(2**20)}
+
+
+def test_wide_images_are_drawn_beside_each_other(tmp_path):
+    """Draw images of 149 x 60 pixels, which are enlarged to 298 x 120 pixels."""
+    parts = tuple(
+        trajectory.ImageView(
+            key, np.full((60, 149, 3), examples.COLORS[color], np.uint8), None, 1.0
+        )
+        for key, color in enumerate(("red", "blue"))
+    )
+    frame = trajectory.Frame(1.0, parts)
+    filmstrip.write_filmstrip(
+        tmp_path / "film.png", trajectory.TrajectoryView("", "", (frame,)), [0]
+    )
+    for drawn in (Image.open(tmp_path / "film.png"), *filmstrip.draw_frames([frame])):
+        image = np.asarray(drawn.convert("RGB"))
+        for color in ("red", "blue"):
+            assert (image == examples.COLORS[color]).all(-1).sum() == 298 * 120

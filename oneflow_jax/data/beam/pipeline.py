@@ -41,7 +41,7 @@ BATCH_UNITS = 16
 _NUMBER_BYTES = 8  # leading bytes of a hash that decide the shard
 
 _Element = tuple[bytes, int, int, str, bytes, str]
-"""A document: its hash, the number of its unit, its number in the unit, and the fields of
+"""A document: its hash, the number of its unit, its number in the unit, and the other fields of
 `StoredDocument`. Sorting elements puts equal documents together, the first of the source first."""
 
 
@@ -92,7 +92,8 @@ class ReadUnits(beam.DoFn):
                     pass
             for number in range(len(units)):
                 for index, document in enumerate(deduplicate.iter_shard(plan, number)):
-                    yield document.digest, first + number, index, *dataclasses.astuple(document)
+                    split, record, location, digest = dataclasses.astuple(document)
+                    yield digest, first + number, index, split, record, location
                 marker = plan.load_marker(number)
                 stats = DatasetStats.from_dict(marker["tally"]).without_kept()
                 for reason, count in stats.dropped.items():
@@ -124,7 +125,7 @@ class WriteShard(beam.DoFn):
             deduplicate.write_distinct(
                 plan,
                 number,
-                (StoredDocument(*element[3:]) for element in documents),
+                (StoredDocument(*element[3:], digest=element[0]) for element in documents),
                 seen=set(),
                 stats=DatasetStats(),
                 reads={},

@@ -5,7 +5,6 @@ that have duplicates. Apache Beam calls it for each shard; all duplicates of a d
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -31,16 +30,13 @@ class StoredDocument:
         split: split of the document.
         record: the document, as `records.serialize` returns it.
         location: description of where the document comes from, for messages.
+        digest: hash of the document, as `hash_record` returns it.
     """
 
     split: str
     record: bytes
     location: str
-
-    @functools.cached_property
-    def digest(self) -> bytes:
-        """Hash of the document, as `hash_record` returns it."""
-        return hash_record(self.record)
+    digest: bytes
 
 
 def hash_record(record: bytes) -> bytes:
@@ -54,7 +50,8 @@ def iter_shard(manifest: Manifest, number: int) -> Iterator[StoredDocument]:
         stored = record_files.RecordFiles([str(manifest.shard_path(split, number))])
         for index in range(len(stored)):
             location = f"{manifest.units[number]}, document {index} of {split!r}"
-            yield StoredDocument(split, stored[index], location)
+            record = stored[index]
+            yield StoredDocument(split, record, location, hash_record(record))
 
 
 def write_distinct(

@@ -124,7 +124,8 @@ def _decode(
             picture.draft(None, (2 * longest, 2 * longest))
         upright = image_io.to_upright(picture)
         resized = image_io.resize_upright(upright, pixels, crop_sizes)
-        if crop_sizes and image_shapes.kept_fraction(upright.size, resized.shape[:2]) < MIN_KEPT:
+        kept = image_shapes.compute_kept_fraction(upright.size, resized.shape[:2])
+        if crop_sizes and kept < MIN_KEPT:
             repairs.add("cropped")
         return resized, repairs
 

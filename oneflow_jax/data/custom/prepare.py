@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 import logging
 import pathlib
 import shutil
@@ -60,15 +59,6 @@ def parse_config(source_config: Mapping[str, object]) -> Settings:
     return Settings(**chosen)
 
 
-def open_split(settings: Settings, data_dir: str, split: str, num_workers: int) -> sources.Source:
-    """Prepare what has changed in the source, and open one split of the prepared data.
-
-    Raises:
-        UserError: as in `prepare`, or the split does not exist.
-    """
-    return open_folder(prepare(settings, data_dir, num_workers), split)
-
-
 def open_folder(folder: pathlib.Path, split: str) -> sources.Source:
     """Open one split of prepared data.
 
@@ -98,13 +88,12 @@ def prepare(
     num_workers: int,
     command: Sequence[str] = worker_pool.COMMAND,
     engine: Engine | None = None,
-    *,
-    allow_empty_split: bool = False,
 ) -> pathlib.Path:
     """Bring prepared data up to date with its source, and return its folder.
 
     Only units whose files have changed are prepared. If the source no longer exists, the
-    function uses the data that was last prepared from this source.
+    function uses the data that was last prepared from this source. A split may be empty;
+    `check_splits` reports it.
 
     Args:
         settings: path of the data, and settings for reading.
@@ -112,28 +101,22 @@ def prepare(
         num_workers: number of worker processes; the output does not depend on it.
         command: command that starts a worker process.
         engine: what writes the shards, in place of the worker processes of this machine.
-        allow_empty_split: whether a split may be empty. It is True where the caller has yet to
-            choose the fraction of documents to hold out.
 
     Raises:
-        UserError: the data do not exist, a split has no documents, or files keep changing.
+        UserError: the data do not exist or cannot be used, or files keep changing.
     """
     check_at_least("data.num_prepare_workers", num_workers, 1)
     entry = open_entry(settings, data_dir)
     _mark(entry)
     for _ in range(MAX_ATTEMPTS):
         try:
-            folder = _update(entry, num_workers, command, engine)
+            return _update(entry, num_workers, command, engine)
         except SourceChanged as error:
             logging.warning(
                 "source.path=%s: the file %s changed while it was read. Reading the source again.",
                 settings.path,
                 error,
             )
-        else:
-            if not allow_empty_split:
-                check_splits(manifest_lib.load(folder))
-            return folder
     raise UserError(
         f"source.path={settings.path}: files change while they are read. Run the same command "
         "again when no program writes to the files any more."
@@ -280,13 +263,6 @@ def _seal(entry: store.SourceEntry, plan: Manifest, files: SourceFiles) -> pathl
     return target
 
 
-def load_stats(folder: pathlib.Path) -> DatasetStats:
-    """Load the statistics of prepared data, merged over all units."""
-    return DatasetStats.from_dict(
-        json.loads((folder / manifest_lib.COMPLETE_FILE).read_text("utf-8"))
-    )
-
-
 def _run_workers(
     manifest: Manifest, num_workers: int, lock_fd: int, command: Sequence[str]
 ) -> None:
@@ -348,13 +324,13 @@ def _write_tfds_metadata(manifest: Manifest) -> None:
     manifest_lib.write_json(manifest.folder / manifest_lib.COMPLETE_FILE, total.to_dict())
 
 
-def check_splits(manifest: Manifest) -> None:
+def check_splits(prepared: store.PreparedData) -> None:
     """Check that both splits of prepared data have documents.
 
     Raises:
         UserError: a split has none.
     """
-    total = load_stats(manifest.folder)
+    settings, total = prepared.plan.settings, prepared.stats
     empty = [split for split in manifest_lib.SPLITS if not total.documents[split]]
     if empty:
         counts = total.dropped + total.lost
@@ -363,10 +339,10 @@ def check_splits(manifest: Manifest) -> None:
         )
         stored = plurals.format_count(total.documents.total(), "document")
         raise UserError(
-            f"source.path={manifest.settings.path}: {stored}, none of which is in "
+            f"source.path={settings.path}: {stored}, none of which is in "
             f"{' and '.join(map(repr, empty))} with source.heldout_fraction="
-            f"{manifest.settings.heldout_fraction} (dropped: {reasons or 'none'}"
-            f"{_describe_left_out(manifest.settings, total)}). "
+            f"{settings.heldout_fraction} (dropped: {reasons or 'none'}"
+            f"{_describe_left_out(settings, total)}). "
             f"{notices.describe_unread(total) or _NO_SPLIT_ADVICE}"
         )
 

@@ -9,6 +9,7 @@ own/<name>_<mark>.lock         a process holds this lock while it prepares the d
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from oneflow_jax.data.custom import fingerprint, manifest
 from oneflow_jax.data.custom.fingerprint import FileRecord
 from oneflow_jax.data.custom.manifest import Manifest
 from oneflow_jax.data.custom.reader import Settings
+from oneflow_jax.data.custom.stats import DatasetStats
 from oneflow_jax.runtime import storage
 
 PARTIAL = ".partial"
@@ -37,6 +39,12 @@ class PreparedData:
     def folder(self) -> pathlib.Path:
         """Folder of the data."""
         return self.plan.folder
+
+    @functools.cached_property
+    def stats(self) -> DatasetStats:
+        """Statistics of the preparation, merged over all shards."""
+        path = self.folder / manifest.COMPLETE_FILE
+        return DatasetStats.from_dict(json.loads(path.read_text("utf-8")))
 
 
 def open_prepared(folder: pathlib.Path) -> PreparedData | None:

@@ -1,13 +1,13 @@
 """Content of the report on a user's prepared data: counts, drops, repairs, and slot usage."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from oneflow_jax.data.custom import errors, manifest, prepare
+from oneflow_jax.data.custom import errors
 from oneflow_jax.data.custom.stats import DatasetStats
+from oneflow_jax.data.custom.store import PreparedData
 
 MAX_MEASURED_DOCUMENTS = 1_000
 """Maximum number of documents whose texts are measured in tokens."""
@@ -15,7 +15,7 @@ MAX_MEASURED_DOCUMENTS = 1_000
 
 def summarize_data(
     source_path: str,
-    prepared: pathlib.Path,
+    prepared: PreparedData,
     slot_usage: Mapping[str, Any],
     notices: Sequence[str],
 ) -> dict[str, Any]:
@@ -23,15 +23,15 @@ def summarize_data(
 
     Args:
         source_path: value of `source.path`.
-        prepared: folder of the prepared data set.
+        prepared: the prepared data set.
         slot_usage: result of `summarize_slots`, with the result of `overflow.measure_texts` under
             the key "texts", and that of `overflow.count_shapes` under the key "shapes".
         notices: sentences to show at the top of the report.
     """
-    return summarize_stats(prepare.load_stats(prepared)) | {
+    return summarize_stats(prepared.stats) | {
         "path": source_path,
-        "kind": manifest.load(prepared).settings.format,
-        "prepared": str(prepared),
+        "kind": prepared.plan.settings.format,
+        "prepared": str(prepared.folder),
         "canvas": dict(slot_usage),
         "notices": list(notices),
     }

@@ -68,7 +68,7 @@ def read_documents(folder):
 
 def describe_stats(folder):
     """Return all statistics; the first duplicates that are named depend on the engine."""
-    values = prepare.load_stats(folder).to_dict()
+    values = store.open_prepared(folder).stats.to_dict()
     values["places"].pop("duplicate", None)
     return values
 
@@ -125,7 +125,7 @@ def test_both_engines_give_the_same_documents_and_statistics(faulty):
     assert store.open_prepared(beam).plan.num_shards > 3
     assert read_documents(local) == read_documents(beam)
     assert describe_stats(local) == describe_stats(beam)
-    stats = prepare.load_stats(beam)
+    stats = store.open_prepared(beam).stats
     assert stats.dropped["the reader died"] == stats.dropped["the reader hung"] == 1
     assert stats.dropped["malformed line"] == 1
     assert stats.dropped["no picture left"] == 3
@@ -137,7 +137,7 @@ def test_both_engines_drop_the_same_duplicates(faulty):
     counts = sum(read_documents(faulty[1]).values(), collections.Counter())
     assert set(counts.values()) == {1}
     for folder in faulty:
-        stats = prepare.load_stats(folder)
+        stats = store.open_prepared(folder).stats
         assert stats.dropped["duplicate"] == 21
         assert len(stats.places["duplicate"]) == 5
         added = 4  # One text is cut into five sections.
@@ -254,12 +254,12 @@ def test_duplicates_come_back_if_the_first_document_is_deleted(tmp_path):
     examples.write_files(own, {"a.jsonl": "".join(lines[:20]), "b.jsonl": "".join(lines[10:])})
     settings = examples.settings(own, deduplicate=True)
     before = prepare.prepare(settings, str(tmp_path / "data"), 1)
-    assert prepare.load_stats(before).dropped == {"duplicate": 10}
-    assert prepare.load_stats(before).seen == 40
-    assert prepare.load_stats(before).documents.total() == 30
+    assert store.open_prepared(before).stats.dropped == {"duplicate": 10}
+    assert store.open_prepared(before).stats.seen == 40
+    assert store.open_prepared(before).stats.documents.total() == 30
     (own / "a.jsonl").write_text("".join(lines[:10]))
     after = prepare.prepare(settings, str(tmp_path / "data"), 1)
-    assert prepare.load_stats(after).documents.total() == 30
-    assert prepare.load_stats(after).dropped == {}
+    assert store.open_prepared(after).stats.documents.total() == 30
+    assert store.open_prepared(after).stats.dropped == {}
     kept = examples.settings(own)
     assert pathlib.Path(prepare.prepare(kept, str(tmp_path / "data"), 1)) != after

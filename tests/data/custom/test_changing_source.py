@@ -42,9 +42,9 @@ def written(monkeypatch):
 
 def read_documents(settings, data_dir):
     """Return the prepared documents in the form of `ChangingSource.expected`."""
-    found = []
+    found, folder = [], prepare.prepare(settings, str(data_dir), 1)
     for split in manifest.SPLITS:
-        for document in prepare.open_split(settings, str(data_dir), split, 1):
+        for document in prepare.open_folder(folder, split):
             images = document.images()
             color = tuple(map(int, images[0][0, 0])) if images else (-1, -1, -1)
             found.append((color, document.text()))
@@ -170,11 +170,12 @@ def test_files_that_lines_name_belong_to_the_source(tmp_path, change):
         (folder / "7.png").symlink_to("white.png")
     else:
         (folder / "7.png").write_bytes(examples.png("white"))
-    assert prepare.prepare(settings, str(tmp_path / "data"), 1) != before
+    after = prepare.prepare(settings, str(tmp_path / "data"), 1)
+    assert after != before
     (image,) = (
         document.images()[0]
         for split in manifest.SPLITS
-        for document in prepare.open_split(settings, str(tmp_path / "data"), split, 1)
+        for document in prepare.open_folder(after, split)
         if document.text() == "picture number 7"
     )
     assert (image == 255).all()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oneflow_jax.data.custom import front_matter, prepare
+from oneflow_jax.data.custom import front_matter, prepare, store
 from tests.data.custom import examples
 from tests.data.custom.changing_source import prepare_here
 from tests.data.custom.test_record_layouts import BLUE, PAIR, RED, read_folder
@@ -105,9 +105,9 @@ def test_an_image_beside_a_page_belongs_to_the_source(tmp_path, monkeypatch):
     examples.write_files(own, files)
     settings = examples.settings(own)
     before = prepare.prepare(settings, str(tmp_path / "data"), 1)
-    stats = prepare.load_stats(before)
+    stats = store.open_prepared(before).stats
     assert stats.contents == {"text and image": 10, "only text": 10}
     assert not stats.unused_files
     (own / "15.png").write_bytes(BLUE)
     after = prepare.prepare(settings, str(tmp_path / "data"), 1)
-    assert prepare.load_stats(after).contents == {"text and image": 11, "only text": 9}
+    assert store.open_prepared(after).stats.contents == {"text and image": 11, "only text": 9}

@@ -8,7 +8,7 @@ import tensorflow_datasets
 from etils import epath
 
 from oneflow_jax.build import custom_data
-from oneflow_jax.data.custom import formats, prepare, sandbox, tfds
+from oneflow_jax.data.custom import formats, prepare, sandbox, store, tfds
 from oneflow_jax.errors import UserError
 from oneflow_jax.runtime import run_lock, storage
 from tests.build.test_changed_data import make_config
@@ -38,7 +38,7 @@ def test_a_run_and_prepared_data_inside_the_source_are_not_documents(tmp_path):
     folder = prepare.prepare(settings, str(tmp_path / "runs/data"), 1)
     assert list_documents(tmp_path) == before
     assert prepare.prepare(settings, str(tmp_path / "runs/data"), 1) == folder
-    unused = prepare.load_stats(folder).unused_files
+    unused = store.open_prepared(folder).stats.unused_files
     assert unused == {sandbox.OWN_FOLDER: 2}
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from oneflow_jax.data.custom import jsonl, manifest, prepare
+from oneflow_jax.data.custom import jsonl, manifest, prepare, store
 from oneflow_jax.errors import UserError
 from tests import runs
 from tests.data.custom import examples
@@ -36,9 +36,7 @@ def test_documents_do_not_depend_on_the_number_of_workers(tmp_path):
     assert len(manifest.load(one).units) == 3
     assert read_files(one) == read_files(two)
 
-    split = {
-        side: prepare.open_split(config, str(tmp_path / "1"), side, 1) for side in manifest.SPLITS
-    }
+    split = {side: prepare.open_folder(one, side) for side in manifest.SPLITS}
     assert len(split["train"]) + len(split["heldout"]) == 40
     documents = [document for source in split.values() for document in source]
     numbers = sorted(int(document.text().split()[-1]) for document in documents)
@@ -47,9 +45,10 @@ def test_documents_do_not_depend_on_the_number_of_workers(tmp_path):
 
     # The prepared data can still be opened after the source was deleted.
     shutil.rmtree(tmp_path / "own")
-    assert len(prepare.open_split(config, str(tmp_path / "1"), "train", 1)) == len(split["train"])
+    assert prepare.prepare(config, str(tmp_path / "1"), 1) == one
+    assert len(prepare.open_folder(one, "train")) == len(split["train"])
     with pytest.raises(UserError, match=r"split='test': .* train, heldout"):
-        prepare.open_split(config, str(tmp_path / "1"), "test", 1)
+        prepare.open_folder(one, "test")
 
 
 _KILLED = """
@@ -89,8 +88,9 @@ def test_killed_preparation_resumes(tmp_path, caplog):
 
 def test_empty_result_is_reported_with_reasons(tmp_path):
     (tmp_path / "a.jsonl").write_text("{\n" * 3 + '{"text": "a"}\n')
+    folder = prepare.prepare(examples.settings(tmp_path), str(tmp_path / "data"), 1)
     with pytest.raises(UserError, match=r"1 document, none of which is in .*3 malformed line"):
-        prepare.prepare(examples.settings(tmp_path), str(tmp_path / "data"), 1)
+        prepare.check_splits(store.open_prepared(folder))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from oneflow_jax.data import image_io, unread_formats
-from oneflow_jax.data.custom import image_decode, notices, prepare
+from oneflow_jax.data.custom import image_decode, notices, prepare, store
 from oneflow_jax.data.custom.errors import DataError
 from oneflow_jax.errors import UserError
 from tests.data.custom import examples
@@ -89,5 +89,6 @@ def test_a_folder_of_only_such_images_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "_run_workers", prepare_here)
     own = tmp_path / "own"
     examples.write_files(own, {f"{n}.heic": HEIC for n in range(3)})
+    folder = prepare.prepare(examples.settings(own), str(tmp_path / "data"), 1)
     with pytest.raises(UserError, match=r"0 documents.*3 images .*HEIC.*Convert the file to PNG"):
-        prepare.prepare(examples.settings(own), str(tmp_path / "data"), 1)
+        prepare.check_splits(store.open_prepared(folder))

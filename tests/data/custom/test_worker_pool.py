@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from oneflow_jax.data.custom import prepare
+from oneflow_jax.data.custom import prepare, store
 from oneflow_jax.errors import UserError
 from tests import runs
 from tests.data.custom import examples
@@ -24,7 +24,7 @@ def prepare_texts(tmp_path, *texts, **changes):
     lines = [*texts, *(f"fine {n}" for n in range(20))]
     (own / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     config = examples.settings(own, **changes)
-    return prepare.load_stats(prepare.prepare(config, str(tmp_path / "data"), 2, COMMAND))
+    return store.open_prepared(prepare.prepare(config, str(tmp_path / "data"), 2, COMMAND)).stats
 
 
 def test_document_that_crashes_twice_is_dropped_by_name(tmp_path):
