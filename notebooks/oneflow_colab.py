@@ -148,6 +148,7 @@ figure, (lanes, passes, seconds) = plt.subplots(
     1, 3, figsize=(12, 3.4), width_ratios=(1.7, 1, 1), layout="constrained"
 )
 PER_WORD, PER_PICTURE, SECTIONS = 12, 10, 3
+together_nfe, _ = costs["oneflow"][0]
 total = SECTIONS * (PER_WORD + PER_PICTURE)
 for section in range(SECTIONS):
     start = section * (PER_WORD + PER_PICTURE)
@@ -156,7 +157,7 @@ for section in range(SECTIONS):
     for left, width, color, at in bars:
         lanes.add_patch(shapes.Rectangle((left, at + 0.12), width, 0.76, color=color))
     for color, at in ((WORDS, row), (PICTURES, row + 1)):
-        lanes.add_patch(shapes.Rectangle((0, at + 7.12), 17, 0.76, color=color))
+        lanes.add_patch(shapes.Rectangle((0, at + 7.12), together_nfe, 0.76, color=color))
 lanes.set(xlim=(0, total), ylim=(13.4, -0.4), xlabel="forward passes")
 lanes.set_yticks([3, 10], ["sequential", "concurrent"])
 lanes.set_title("three sections: text and images", loc="left", fontsize=10)
