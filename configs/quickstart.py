@@ -1,4 +1,4 @@
-"""Learns 64 emoji and their names in about 15 minutes on two CPU cores; `make quickstart`.
+"""Learns 64 emoji and their names in about 5 minutes on two CPU cores; `make quickstart`.
 
     python -m oneflow_jax.main --config=configs/quickstart.py             (oneflow)
     python -m oneflow_jax.main --config=configs/quickstart.py:mask_flow

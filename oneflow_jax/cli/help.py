@@ -18,7 +18,7 @@ train, prepare, clean, evaluate, sample, export, import and aot."""
 START = """\
     oneflow demo                              a page with the model of the package
     oneflow sample --prompt="<text> <image>"  a page of samples from that model
-    oneflow train --config=quickstart         a model of your own, in 15 minutes"""
+    oneflow train --config=quickstart         a model of your own, in 5 minutes"""
 
 
 def format_help(name: str | None = None) -> str:
