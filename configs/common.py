@@ -183,12 +183,13 @@ def document_model_config(name: str) -> ml_collections.ConfigDict:
     config.evaluation.inception_weights = ""
     # For full_metrics: folder of a CLIP model in Hugging Face format.
     config.evaluation.clip_dir = ""
-    config.evaluation.nfe = (16,)  # each NFE to evaluate samples with (forward passes per document)
+    # Maximum numbers of forward passes per document (NFE); samples are evaluated with each of them.
+    config.evaluation.nfe = (16,)
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.num_samples = 4  # documents per prompt
     config.sampling.preview_every = 0  # steps between previews during training; 0: none
-    config.sampling.steps = 9  # steps of the solver; 9 steps of Heun's method are NFE 17
+    config.sampling.steps = 8  # of the solver; Heun's method takes 2 * 8 - 1 = 15 forward passes
     # Or "euler", "midpoint", "tsit5", "dopri5", "renoise"; with flow_map also "jump" and
     # "consistency".
     config.sampling.solver = "heun"

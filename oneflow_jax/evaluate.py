@@ -229,7 +229,7 @@ def metrics_by_nfe(metrics: Mapping[str, float]) -> dict[str, list[tuple[int, fl
 def format_table(
     metrics: Mapping[str, float], overfitted: Sequence[overfitting.Overfitting] = ()
 ) -> str:
-    """Format the metrics as a table: a row for each name, a column for each NFE.
+    """Format the metrics as a table: a row for each name, a column for each maximum NFE.
 
     Below the table, sentences say what the figures mean.
     """
@@ -268,7 +268,7 @@ def _table_lines(metrics: Mapping[str, float]) -> list[str]:
     if not by_name:
         return ["No metrics of generated documents: this data set has no evaluation suite."]
     nfes = sorted({n for points in by_name.values() for n, _ in points})
-    lines = ["NFE".ljust(NAME_WIDTH) + "".join(f"{n:>8}" for n in nfes)]
+    lines = ["NFE, at most".ljust(NAME_WIDTH) + "".join(f"{n:>8}" for n in nfes)]
     lines += [
         name.ljust(NAME_WIDTH) + "".join(_format_cell(dict(points).get(n)) for n in nfes)
         for name, points in by_name.items()

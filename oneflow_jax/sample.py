@@ -138,7 +138,7 @@ def _write_page(
         path,
         views,
         curves=_read_curves(system, folder),
-        settings=workdir.flatten_config(config) | {"forward passes": str(nfe)},
+        settings=workdir.flatten_config(config) | {"forward passes (NFE)": str(nfe)},
         heading=f"{config.name}: text and images in {nfe} forward passes",
         notes=sources.list_attribution(config.source.name),
         # The last sentence is the diagnosis. On the page it comes first.

@@ -39,6 +39,7 @@ from oneflow_jax.errors import UserError
 from oneflow_jax.flows import tasks, time_couplings
 from oneflow_jax.paradigms import chameleon, edit_flow
 from oneflow_jax.runtime import metric_writer, workdir
+from oneflow_jax.samplers import ode
 from oneflow_jax.training import checkpoint, loop
 from tests import runs
 from tests.codecs.autoencoder import small_models
@@ -86,6 +87,17 @@ def test_every_configuration_file_is_tested():
         files - {"__init__", "common"}
         == named | {"compare", "finetune", "language_model"} | of_the_same_models
     )
+
+
+@pytest.mark.parametrize("paradigm", ["oneflow", "mask_flow", "edit_flow"])
+def test_samples_are_generated_by_the_sampler_that_is_evaluated(paradigm):
+    """Check that the page of samples takes as many forward passes as the evaluation."""
+    sampler = own.get_config(paradigm).sampling
+    most = max(own.get_config(paradigm).evaluation.nfe)
+    taken, more = (
+        ode.make_schedule(sampler.solver, steps).nfe for steps in (sampler.steps, sampler.steps + 1)
+    )
+    assert taken <= most < more
 
 
 @pytest.mark.parametrize("name", END_TO_END)

@@ -8,15 +8,26 @@ records without TensorFlow.
 
 import functools
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oneflow_jax.data import document as documents
 from oneflow_jax.data import image_io, image_shapes
+
+
+def _is_relevant(message: logging.LogRecord) -> bool:
+    """Return False for TFDS's advice to install OpenCV; Pillow decodes the same pixels."""
+    return not message.getMessage().startswith("OpenCV is not installed")
+
+
+# TFDS gives the advice in each process that decodes an image, also in workers of the data loader.
+absl.logging.get_absl_logger().addFilter(_is_relevant)
 
 
 def features() -> tfds.features.FeaturesDict:

@@ -74,16 +74,7 @@ class Checkpoints:
             preservation.append(policies.EveryNSteps(keep_period))
         if keep_best:
             preservation.append(self._losses)
-        handlers = ocp.handlers.local_registry()
-        for name in ("data", "checksums", best_checkpoint.ITEM):
-            handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
-        options = ocp.options.CheckpointablesOptions(registry=handlers)
-        self._saving = ocp.options.ArrayOptions.Saving(
-            min_slice_bytes_for_replica_parallel=_MIN_SLICE_BYTES
-        )
-        arrays = ocp.options.ArrayOptions(saving=self._saving)
-        self._context_options = {"checkpointables_options": options, "array_options": arrays}
-        with ocp.Context(**self._context_options):
+        with _make_context():
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory,
                 # Save at every call: the training loop decides when to save.
@@ -295,16 +286,16 @@ class Checkpoints:
         Orbax sees a single process. If the processes waited for each other in orbax, a process that
         finds damage would block the others.
         """
-        index = jax.process_index()
-        options = ocp.options.MultiprocessingOptions(
-            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"load_{index}"
-        )
-        context, path = self._context_options, self._directory / str(step)
+        index, path = jax.process_index(), self._directory / str(step)
+        context = _make_context()
+        context.multiprocessing.primary_host = index
+        context.multiprocessing.active_processes = {index}
+        context.multiprocessing.barrier_sync_key_prefix = f"load_{index}"
         if replica_axis is None:
-            with ocp.Context(**context, multiprocessing_options=options):
+            with context:
                 return ocp.load_checkpointables(path, like_items)
-        arrays = replica_load.make_options(replica_axis, self._saving)
-        with ocp.Context(**context | {"array_options": arrays}, multiprocessing_options=options):
+        replica_load.set_options(context, replica_axis)
+        with context:
             return replica_load.load(path, like_items)
 
     def _is_other_model(self, step: int, abstract_params: PyTree) -> bool:
@@ -358,6 +349,17 @@ class Checkpoints:
                 "or choose another --workdir. The checkpoints up to step "
                 f"{self.latest_step} are complete, and the same command resumes from there."
             ) from error
+
+
+def _make_context() -> ocp.Context:
+    """Return orbax's context, with the options that hold for each use of the checkpoints."""
+    handlers = ocp.handlers.local_registry()
+    for name in ("data", "checksums", best_checkpoint.ITEM):
+        handlers.add(ocp.handlers.JsonHandler, checkpointable_name=name)
+    context = ocp.Context()
+    context.checkpointables.registry = handlers
+    context.array.saving.min_slice_bytes_for_replica_parallel = _MIN_SLICE_BYTES
+    return context
 
 
 def _without_ema(state: TrainState) -> dict[str, Any]:

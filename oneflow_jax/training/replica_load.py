@@ -52,14 +52,11 @@ def _find_axis(mesh: jax.sharding.Mesh) -> int | None:
     return None
 
 
-def make_options(axis: int, saving: ocp.options.ArrayOptions.Saving) -> ocp.options.ArrayOptions:
-    """Return orbax's options for reading in the first replica along a mesh axis."""
-    loading = ocp.options.ArrayOptions.Loading
-    where = loading.LoadAndBroadcastOptions(replica_axis_index=axis)
-    return ocp.options.ArrayOptions(
-        saving=saving,
-        loading=loading(use_load_and_broadcast=True, load_and_broadcast_options=where),
-    )
+def set_options(context: ocp.Context, axis: int) -> None:
+    """Set orbax's options for reading in the first replica along a mesh axis."""
+    loading = context.array.loading
+    loading.use_load_and_broadcast = True
+    loading.load_and_broadcast_options.replica_axis_index = axis
 
 
 def load(path: epath.Path, like_items: dict[str, PyTree]) -> dict[str, PyTree]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from oneflow_jax.data.document import Document
 from oneflow_jax.runtime import workdir
-from oneflow_jax.viewer import data_plots, templates
+from oneflow_jax.viewer import data_plots, fonts, templates
 
 MAX_IMAGES = 48
 """Maximum number of images in the overview plot."""
@@ -34,13 +34,15 @@ def write_report(
     """
     documents = [source[index] for index in _spread(len(source), MAX_IMAGES)]
     images = [image for document in documents for image in document.images()[:1]]
-    overview_png = data_plots.plot_overview(figures, images)
+    overview_png, dark_png = (
+        data_plots.plot_overview(figures, images, colors) for colors in (fonts.LIGHT, fonts.DARK)
+    )
     examples = [documents[index] for index in _spread(len(documents), MAX_EXAMPLES)]
     base = folder / workdir.DATA_REPORT
     workdir.write_atomically(base, json.dumps(figures, indent=2) + "\n")
     workdir.write_atomically(base.with_suffix(".png"), overview_png)
     workdir.write_atomically(
-        base.with_suffix(".html"), render_page(figures, overview_png, examples)
+        base.with_suffix(".html"), render_page(figures, overview_png, dark_png, examples)
     )
     return base.with_suffix(".html")
 
@@ -51,13 +53,17 @@ def _spread(total: int, count: int) -> range:
 
 
 def render_page(
-    figures: Mapping[str, Any], overview_png: bytes, examples: Sequence[Document]
+    figures: Mapping[str, Any],
+    overview_png: bytes,
+    dark_png: bytes,
+    examples: Sequence[Document],
 ) -> str:
     """Render the report as a self-contained HTML page; text from the data is escaped.
 
     Args:
         figures: content of the report, as for `write_report`.
         overview_png: the plot of `data_plots.plot_overview`.
+        dark_png: the plot with dark colors, for browsers that prefer them.
         examples: documents whose first image and text the page shows side by side.
     """
     num_kept = sum(figures["documents"].values())
@@ -93,6 +99,7 @@ def render_page(
         files=figures["unused files"],
         reasons=figures["reasons"],
         overview_png=overview_png,
+        dark_png=dark_png,
         examples=[
             (Image.fromarray(document.images()[0]), document.text())
             for document in examples

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import matplotlib
 from PIL import ImageFont
@@ -15,6 +15,20 @@ LINE_COLOR = "#e2dccd"
 MASK_COLOR = "#d6cfbf"
 ACCENT_COLOR = "#b4430f"
 GIVEN_COLOR = "#1f6f6b"
+
+
+class Palette(NamedTuple):
+    """Colors of a plot; those of `theme.css`."""
+
+    background: str
+    text: str
+    muted: str
+    line: str
+    accent: str
+
+
+LIGHT = Palette(BACKGROUND_COLOR, TEXT_COLOR, MUTED_COLOR, LINE_COLOR, ACCENT_COLOR)
+DARK = Palette("#1d1b18", "#ebe5d9", "#a39b8c", "#34312b", "#f29a5f")
 
 Color = tuple[int, int, int]
 Face = Literal["text", "italic", "label"]

@@ -72,6 +72,24 @@ def test_the_import_starts_no_accelerator():
     assert done.stdout.strip() == "False"
 
 
+def test_loading_a_run_and_reading_its_images_print_no_warnings(folder):
+    code = f"""
+import numpy as np, oneflow_jax as of
+from oneflow_jax.data import document, records
+image = document.Image(np.zeros((2, 2, 3), np.uint8))
+records.deserialize(records.serialize(document.Document((image,))))
+of.load({str(folder)!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=runs.REPOSITORY,
+    )
+    assert done.stderr == ""
+
+
 def test_public_names_are_complete():
     assert set(of.__all__) <= set(dir(of))
     assert all(getattr(of, name) is not None for name in of.__all__)

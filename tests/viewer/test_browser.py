@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from oneflow_jax.viewer import page
-from tests.viewer import examples
+from oneflow_jax.viewer import fonts, page
+from tests.viewer import examples, test_data_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
@@ -344,3 +344,23 @@ def test_curves(tab):
 def test_phone_width_needs_no_horizontal_scrolling(tab):
     set_step(tab, examples.STEPS)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(("scheme", "colors"), [("light", fonts.LIGHT), ("dark", fonts.DARK)])
+def test_the_data_report_has_the_color_scheme_of_the_browser(browser, tmp_path, scheme, colors):
+    tab = browser.new_page(color_scheme=scheme)
+    tab.goto(test_data_report.write_report(tmp_path).as_uri())
+    style = tab.evaluate("({...getComputedStyle(document.body)})")
+    assert [style["backgroundColor"], style["color"]] == [
+        f"rgb{fonts.rgb(color)}" for color in (colors.background, colors.text)
+    ]
+    # The plot has a frame of the background, so it does not stand out.
+    corner = tab.evaluate("""async () => {
+        const plot = document.querySelector("img[alt^=Histograms]");
+        await plot.decode();
+        const canvas = document.createElement("canvas");
+        canvas.getContext("2d").drawImage(plot, 0, 0);
+        return [...canvas.getContext("2d").getImageData(0, 0, 1, 1).data].slice(0, 3);
+    }""")
+    assert tuple(corner) == fonts.rgb(colors.background)
+    tab.close()

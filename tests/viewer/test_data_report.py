@@ -63,10 +63,13 @@ def test_folder_needs_only_the_source_path(cli, own_data, tmp_path, capsys):
     assert f"{split[0]['laid out whole']} of {split[0]['documents']} documents fit a row" in page
 
 
-def test_page_shows_each_text_beside_its_image(tmp_path):
-    colors = {"red": (255, 0, 0), "<green>": (0, 255, 0)}
-    pixels = {name: np.full((8, 8, 3), color, np.uint8) for name, color in colors.items()}
-    source = [Document((Image(pixels[name]), Text(f"a {name} square"))) for name in colors]
+COLORS = {"red": (255, 0, 0), "<green>": (0, 255, 0)}
+
+
+def write_report(folder):
+    """Write the report of a document of each color, and return the path of the page."""
+    pixels = {name: np.full((8, 8, 3), color, np.uint8) for name, color in COLORS.items()}
+    source = [Document((Image(pixels[name]), Text(f"a {name} square"))) for name in COLORS]
     usage = summary.summarize_slots(
         64, "split", {"train": np.array([1, 3]), "heldout": np.array([1])}
     )
@@ -76,8 +79,11 @@ def test_page_shows_each_text_beside_its_image(tmp_path):
         stats.add_kept(document, "train", "a.png")
     figures = summary.summarize_stats(stats) | {"path": "x", "kind": "pairs", "canvas": usage}
     figures |= {"notices": [], "choices": {"batch_size": (1_024, "so that a < b")}}
-    data_report.write_report(figures, source, epath.Path(tmp_path))
-    page = (tmp_path / "data_report.html").read_text()
+    return data_report.write_report(figures, source, epath.Path(folder))
+
+
+def test_page_shows_each_text_beside_its_image(tmp_path):
+    page = write_report(tmp_path).read_text()
     assert "batch_size</th><td>1,024</td><td>so that a &lt; b</td>" in page
     assert "1 of 2 documents fit a row, 1 split into 3 parts" in page
     assert "documents kept</th><td>2 (2 for training, 0 held out)</td>" in page
@@ -85,7 +91,7 @@ def test_page_shows_each_text_beside_its_image(tmp_path):
     pairs = re.findall(r'src="data:image/png;base64,([^"]*)"><p>(.*)</p>', page)
     assert [text for _, text in pairs] == ["a red square", "a &lt;green&gt; square"]
     shown = [PIL.Image.open(io.BytesIO(base64.b64decode(image))) for image, _ in pairs]
-    assert [image.getpixel((0, 0)) for image in shown] == list(colors.values())
+    assert [image.getpixel((0, 0)) for image in shown] == list(COLORS.values())
 
 
 def test_notices_about_unused_data_precede_training(cli, tmp_path, capsys):
