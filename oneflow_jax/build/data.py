@@ -164,7 +164,7 @@ def _build_layout(
         length=config.data.sequence_length,
         text_slots=config.data.text_slot_multiple,
         has_markers=config.paradigm.name in paradigms.AUTOREGRESSIVE,
-        text_first=config.paradigm.name in paradigms.TEXT_FIRST,
+        images_last=config.paradigm.name in paradigms.IMAGES_LAST,
         aspect_ratios=ratios,
     )
 
@@ -242,7 +242,7 @@ def chunk_counts(
     source = custom_data.source_id(config)
     key = (
         source, split, config.data.overflow, layout.length, layout.text_slots,
-        layout.has_markers, layout.text_first, layout.codec.grid, layout.vocab.model,
+        layout.has_markers, layout.images_last, layout.codec.grid, layout.vocab.model,
         *layout.shapes.crop_sizes,
     )  # fmt: skip
     key_hash = splits.hash_bucket(repr(key), 16**8)

@@ -34,7 +34,7 @@ TEXT_PRETRAINING = ("language", "lmfusion")
 AUTOREGRESSIVE = ("transfusion", *TEXT_PRETRAINING, *USES_IMAGE_TOKENS)
 """Autoregressive paradigms; their sequences have tokens that start images, and END tokens."""
 
-TEXT_FIRST = ("dalle",)
+IMAGES_LAST = ("dalle",)
 """Paradigms that place all text of a document before its images."""
 
 VARIABLE_LENGTH = ("edit_flow", *AUTOREGRESSIVE)

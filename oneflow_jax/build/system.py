@@ -350,7 +350,7 @@ def supported_suite(system: System) -> base_lib.EvalSuite:
         for task in suite.tasks
         if (system.paradigm.supports_editing or not task.is_editing)
         # A model that writes all text first cannot caption images.
-        and not (system.layout.text_first and task.is_captioning)
+        and not (system.layout.images_last and task.is_captioning)
     )
     return dataclasses.replace(suite, tasks=supported)
 

@@ -46,7 +46,7 @@ class Layout:
             slot per token.
         has_markers: whether <image> precedes each image and <end> follows each document, for
             autoregressive models.
-        text_first: whether all text of a document precedes its images.
+        images_last: whether all text of a document precedes its images.
         aspect_ratios: aspect ratios of images, width to height.
     """
 
@@ -55,7 +55,7 @@ class Layout:
     length: int
     text_slots: int
     has_markers: bool = False
-    text_first: bool = False
+    images_last: bool = False
     aspect_ratios: tuple[str, ...] = (image_shapes.SQUARE,)
 
     @functools.cached_property
@@ -214,7 +214,7 @@ class Layout:
         self._check_length(document, self._count_least_slots(document), "at least ")
         pieces = [self._bos()]
         inside = document.parts
-        if self.text_first:
+        if self.images_last:
             inside = sorted(inside, key=lambda part: not documents.is_text(part))
         for run in documents.group_runs(inside):
             order = int(pieces[-1]["position"][-1, 0]) + 1

@@ -32,7 +32,7 @@ class Source(Protocol):
 
 def count_slots(layout: Layout, parts: Sequence[Part]) -> int:
     """Return the number of slots that `layout.row` would need for a document of these parts."""
-    if layout.text_first:
+    if layout.images_last:
         parts = sorted(parts, key=lambda part: not documents.is_text(part))
     slots = 1 + layout.has_markers
     for run in documents.group_runs(parts):

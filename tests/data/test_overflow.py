@@ -15,7 +15,7 @@ LAYOUTS = {
     "of fixed runs": tiny.make_layout(32, 8),
     "growing": tiny.make_layout(32, 0),
     "with markers": dataclasses.replace(tiny.make_layout(32, 0), has_markers=True),
-    "text first": dataclasses.replace(tiny.make_layout(32, 0), has_markers=True, text_first=True),
+    "images last": dataclasses.replace(tiny.make_layout(32, 0), has_markers=True, images_last=True),
 }
 
 DOCUMENTS = [

@@ -34,14 +34,14 @@ LENGTH = 48
 
 
 @functools.cache
-def layout(text_first=False):
+def layout(images_last=False):
     lay = tiny.make_layout(LENGTH, 0)
     return dataclasses.replace(
         lay,
         vocab=dataclasses.replace(lay.vocab, code_count=NUM_CODES),
         codec=VQCodec(small_models.random_autoencoder(small_models.VQ), pixels=4),
         has_markers=True,
-        text_first=text_first,
+        images_last=images_last,
     )
 
 
@@ -86,14 +86,14 @@ def test_image_codes_are_in_the_vocabulary(data):
         np.testing.assert_array_equal(decoded, expected)
 
 
-def test_dalle_has_all_text_first():
+def test_dalle_has_images_last():
     document = next(item for item in toy.Toy(documents=30) if len(item.images()) > 1)
-    row = layout(text_first=True).row(document)
+    row = layout(images_last=True).row(document)
     words = np.flatnonzero((row["modality"] == Modality.TEXT) & (row["ids"] >= vocabs.UNKNOWN))
     pictures = np.flatnonzero(row["modality"] == Modality.IMAGE)
     assert words.max() < pictures.min()
     assert row["ids"][-1] == vocabs.END
-    (read,) = layout(text_first=True).decode(layout(text_first=True).canvas([row]))
+    (read,) = layout(images_last=True).decode(layout(images_last=True).canvas([row]))
     assert [type(part) for part in read.parts] == [Text] + [Image] * len(document.images())
     assert read.text().split() == document.text().split()
 
