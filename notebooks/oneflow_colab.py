@@ -250,12 +250,16 @@ def field(t: jax.Array, x: jax.Array) -> jax.Array:
 def follow(steps: int, count: int = 1_500) -> tuple[np.ndarray, np.ndarray]:
     """Return the times and the points at each time, `[T count 2]`, by Euler's method."""
     schedule = ode.make_schedule("euler", steps)
-    start = jax.random.normal(jax.random.key(2), (count, 2))
     stepper, times = ode.make_stepper(field, schedule), schedule.times
-    solution = jax.jit(lambda x: ode.solve(stepper, x, times, return_trajectory=True))(start)
-    # `ode.solve` leaves out the last interval, since v is 0/0 at t=1 for an x1 prediction.
-    end = solution.final + (1 - times[-1]) * field(times[-1], solution.final)
-    return np.array([*times, 1.0]), np.concatenate([solution.trajectory, end[None]])
+    step = jax.jit(stepper.step)
+    carry = stepper.init(jax.random.normal(jax.random.key(2), (count, 2)))
+    states = [carry[0]]
+    for number in range(steps - 1):
+        carry = step(number, carry)
+        states.append(carry[0])
+    # The stepper leaves out the last interval, since v is 0/0 at t=1 for an x1 prediction.
+    states.append(states[-1] + (1 - times[-1]) * field(times[-1], states[-1]))
+    return np.array([*times, 1.0]), np.stack(states)
 
 
 times, path = follow(64)
