@@ -99,7 +99,9 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
             workdir.save_config(folder, config)
             loop.run(system, folder)
         params = evaluate.load_ema_params(system, folder)
-    generator, own = Generator(system, params), config.sampling.time_grid
+    # The system has a copy of the configuration.
+    options = system.config.sampling
+    generator, own = Generator(system, params), options.time_grid
     tasks = [
         t
         for t in system_lib.supported_suite(system).tasks
@@ -108,7 +110,7 @@ def measure(config: ml_collections.ConfigDict, flags: argparse.Namespace) -> Ite
     if not tasks:
         raise UserError(f"--tasks {' '.join(flags.tasks)}: {config.name} has none of these tasks.")
     for grid in flags.grids:
-        config.sampling.time_grid = own if grid == CONFIGURED_GRID else grid
+        options.time_grid = own if grid == CONFIGURED_GRID else grid
         spacing = evaluate.time_grid(system, params)
         for task in tasks:
             for passes in flags.nfe:

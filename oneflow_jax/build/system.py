@@ -337,7 +337,7 @@ def check_platform(config: ml_collections.ConfigDict) -> None:
             f"platform={needs}: {config.name} needs {needs.upper()} devices, but JAX found "
             f"{len(devices)} {devices[0].platform.upper()} device(s) ({devices[0].device_kind}). "
             f"{config.platform_help} "
-            "On this machine run --config=configs/quickstart.py (15 minutes on 2 cores) or "
+            "On this machine run --config=configs/quickstart.py (5 minutes on 2 cores) or "
             "--config=configs/digits.py instead."
         )
 

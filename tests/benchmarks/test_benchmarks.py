@@ -427,6 +427,29 @@ def test_tuning_errors_are_reported(arguments, message, tmp_path):
         tuning.main([*arguments, "--smoke", "--out", str(tmp_path)])
 
 
+def test_quality_samples_with_each_time_grid(tmp_path, monkeypatch):
+    task = types.SimpleNamespace(name="joint", is_editing=False, may_insert_images=False)
+    suite, plans = types.SimpleNamespace(tasks=[task]), []
+    copy = runs.copy_run(runs.trained_run()[1], tmp_path)
+    real = quality.evaluate.task_plan
+
+    class PlannedError(Exception):
+        pass
+
+    def plan_stub(*arguments):
+        plans.append(real(*arguments).schedule.times)
+        raise PlannedError
+
+    monkeypatch.setattr(quality, "run_dir", lambda *_: copy)
+    monkeypatch.setattr(quality.system_lib, "supported_suite", lambda system: suite)
+    monkeypatch.setattr(quality.evaluate, "task_plan", plan_stub)
+    for grid in ("uniform", "quadratic"):
+        flags = types.SimpleNamespace(runs="", tasks=None, grids=[grid], nfe=[2])
+        with pytest.raises(PlannedError):
+            next(quality.measure(runs.make_config(), flags))
+    assert plans == [(0.0, 0.5), (0.0, 0.25)]
+
+
 def test_benchmark_reports_an_error_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: gpt: not part of the comparison"):
         report.run_main(lambda: tuning.main(["gpt", "--out", str(tmp_path)]))
