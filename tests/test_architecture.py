@@ -1,6 +1,7 @@
 """Tests of the architecture that read only the source: imports, names and sizes."""
 
 import ast
+import fnmatch
 import functools
 import pathlib
 import re
@@ -232,3 +233,14 @@ def test_public_functions_have_docstrings():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_pytest_leaves_out_no_folder_of_tests(pytestconfig):
+    left_out = [
+        folder
+        for folder in pathlib.Path(__file__).parent.rglob("*/")
+        if folder.name != "__pycache__"
+        for pattern in pytestconfig.getini("norecursedirs")
+        if fnmatch.fnmatch(folder.name, pattern)
+    ]
+    assert not left_out

@@ -85,7 +85,8 @@ def test_tasks_of_chameleon_are_those_of_the_configuration():
         config.paradigm.cond_drop_prob = 0.25
         paradigm = build_code_paradigm(config)
         assert isinstance(paradigm, chameleon.Chameleon)
-        assert paradigm.task_mixture == tasks.TaskMixture((0.2, 0.3, 0.1, 0.0, 0.4, 0.0, 0.0), 0.25)
+        probs = tuple(SHARES.get(task, 0.0) for task in tasks.NAMES)
+        assert paradigm.task_mixture == tasks.TaskMixture(probs, 0.25)
         assert paradigm.at_shared_time.task_mixture == tasks.ALL_TARGETS
         assert dict(paradigm.weights).keys() == set(chameleon.LOSS_TERMS)
         config.paradigm.tasks.joint = 0.9
